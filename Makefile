@@ -1,0 +1,60 @@
+# Two commands: `make run` and `make test`. Everything else is for those who change the code.
+# HOST=, PORT=, PYTHON= and every variable in .env.example can be given on the command line.
+
+PYTHON ?= python3
+BOOTSTRAP = "$(PYTHON)" -I hematovision/bootstrap.py
+BIN = .venv/bin
+
+.PHONY: help run test test-all install lint types format lock clean
+
+help:
+	@echo "make run       start HematoVision on http://127.0.0.1:8000 (HOST=, PORT= override)"
+	@echo "make test      all tests, on PostgreSQL and on SQLite"
+	@echo "make test-all  the same with the long fault tests"
+	@echo "make lint      style, import rules, missing migrations; make types: mypy --strict"
+	@echo "make format    put the code into shape"
+	@echo "make lock      pin the newest allowed packages (needs uv)"
+	@echo "make clean     remove .venv and caches; data in var/ stay"
+
+run:
+	@$(BOOTSTRAP) run
+
+test:
+	@$(BOOTSTRAP) test
+
+test-all:
+	@$(BOOTSTRAP) test-all
+
+install:
+	@$(BOOTSTRAP) install
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -c "from importlinter.cli import lint_imports_command as run; run()"
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+types: install
+	$(BIN)/python -m mypy --strict .
+
+format: install
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+# The pins are first found for everything together, so that all four files agree with each other.
+# ai-edge-litert asks for backports-strenum always and uses it on Python 3.10 only; its wheel refuses newer ones.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-header --no-annotate \
+	--override "$$work/override.txt" pyproject.toml
+lock:
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && set -e && \
+	echo "backports-strenum ; python_version < '3.11'" > "$$work/override.txt" && \
+	$(COMPILE) --extra web --extra worker --extra train --extra dev -o "$$work/all.txt" && \
+	$(COMPILE) --extra web --extra worker --extra train -c "$$work/all.txt" -o requirements.txt && \
+	$(COMPILE) --extra web -c "$$work/all.txt" -o requirements-web.txt && \
+	$(COMPILE) --extra worker -c "$$work/all.txt" -o requirements-worker.txt && \
+	$(COMPILE) --extra dev -c "$$work/all.txt" -o requirements-dev.txt
+	@echo "Pinned; make test says whether the new versions will do."
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

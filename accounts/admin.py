@@ -1,0 +1,148 @@
+"""The audit desk's side of accounts: who belongs to the laboratory, and the trail of what they did."""
+
+from typing import Any, ClassVar
+
+from allauth.account.models import EmailAddress
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from knox.models import AuthToken
+
+from accounts.models import ApiToken, AuditEvent, Laboratory, User
+from accounts.roles import Verb
+from accounts.services import save_user
+
+for unused in (EmailAddress, AuthToken):
+    if admin.site.is_registered(unused):
+        admin.site.unregister(unused)
+
+
+class VerbAdmin(admin.ModelAdmin):
+    """An admin page that opens by verb and shows one laboratory's rows, read-only unless a subclass says otherwise."""
+
+    view_verb: ClassVar[Verb | None] = Verb.AUDIT
+    change_verb: ClassVar[Verb | None] = None
+    operator_may_view: ClassVar[bool] = False
+    laboratory_path: ClassVar[str] = "laboratory"
+    actions: Any = None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        user = signed_in(request)
+        if user.is_superuser and self.operator_may_view:
+            return rows
+        return rows.filter(**{self.laboratory_path: user.laboratory_id}) if user.laboratory_id else rows.none()
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        user = signed_in(request)
+        if user.is_superuser:
+            return self.operator_may_view
+        return any(verb is not None and user.may(verb) for verb in (self.view_verb, self.change_verb))
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return self.change_verb is not None and signed_in(request).may(self.change_verb)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def signed_in(request: HttpRequest) -> User:
+    user = request.user
+    return user if isinstance(user, User) else User()
+
+
+class LaboratoryUserCreationForm(AdminUserCreationForm):
+    class Meta:
+        model = User
+        fields = ("email", "full_name", "role")
+
+
+class LaboratoryUserChangeForm(UserChangeForm):
+    class Meta:
+        model = User
+        fields = ("email", "full_name", "role", "is_active")
+
+
+@admin.register(User)
+class UserAdmin(VerbAdmin, DjangoUserAdmin):
+    """The people of the own laboratory; its administrator makes and changes them, nobody deletes them."""
+
+    view_verb = Verb.AUDIT
+    change_verb = Verb.ADMINISTER
+    add_form = LaboratoryUserCreationForm
+    form = LaboratoryUserChangeForm
+    list_display = ("email", "full_name", "role", "is_active", "last_login")
+    list_filter = ("role", "is_active")
+    search_fields = ("email", "full_name")
+    ordering = ("email",)
+    filter_horizontal = ()
+    readonly_fields = ("last_login", "created_at")
+    fieldsets = (
+        (None, {"fields": ("email", "full_name", "password")}),
+        ("Laboratory", {"fields": ("role", "is_active")}),
+        ("Dates", {"fields": ("last_login", "created_at")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "full_name", "role", "usable_password", "password1", "password2")}),)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        laboratory = signed_in(request).laboratory
+
+        class FormOfLaboratory(form):  # type: ignore[valid-type,misc]
+            def _post_clean(self) -> None:
+                # Before the row's constraints are checked: a user always belongs to the administrator's laboratory.
+                self.instance.laboratory = laboratory
+                super()._post_clean()
+
+        if "role" in FormOfLaboratory.base_fields:
+            FormOfLaboratory.base_fields["role"].required = True
+        return FormOfLaboratory
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        save_user(actor=signed_in(request), user=obj, changed_fields=form.changed_data)
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(VerbAdmin):
+    """Tokens of the laboratory's people: names, scopes and last use; the tokens themselves are hashed."""
+
+    view_verb = Verb.ADMINISTER
+    laboratory_path = "user__laboratory"
+    list_display = ("name", "user", "scopes", "created", "expiry", "last_used_at")
+    fields = ("name", "user", "scopes", "created", "expiry", "last_used_at")
+    list_select_related = ("user",)
+
+
+@admin.register(Laboratory)
+class LaboratoryAdmin(VerbAdmin):
+    """Managed by the platform operator."""
+
+    view_verb = Verb.ADMINISTER
+    operator_may_view = True
+    laboratory_path = "pk"
+    list_display = ("name", "created_at")
+    fields = ("name", "created_at")
+    readonly_fields = ("created_at",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return signed_in(request).is_superuser
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(VerbAdmin):
+    """Who did what to which thing, when and from where."""
+
+    list_display = ("at", "action", "actor", "target_type", "target_id", "ip")
+    list_filter = ("action", "target_type", ("actor", admin.RelatedOnlyFieldListFilter))
+    date_hierarchy = "at"
+    list_select_related = ("actor",)
+    show_full_result_count = False
+    fields = ("at", "action", "actor", "target_type", "target_id", "facts", "ip", "request_id")

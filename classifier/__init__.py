@@ -1,0 +1,1 @@
+"""The clinical flow: a picture is uploaded, queued, claimed, predicted, reviewed and reported."""

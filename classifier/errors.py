@@ -1,0 +1,64 @@
+"""What can go wrong for a user: a stable code, a sentence, and the HTTP status every door answers with."""
+
+from typing import ClassVar
+
+
+class HematoVisionError(Exception):
+    """Base of all errors that a user may read. `code` is a stable slug; `message` says what is wrong and what to do."""
+
+    status: ClassVar[int] = 400
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = message
+
+
+class UploadRejected(HematoVisionError):
+    """A file was not accepted; nothing of it is kept."""
+
+
+class UploadTooLarge(UploadRejected):
+    status = 413
+
+
+class UnsupportedFormat(UploadRejected):
+    status = 415
+
+
+class InvalidInput(HematoVisionError):
+    """A field's value can't be used."""
+
+
+class NotAllowed(HematoVisionError):
+    """The object is visible, the act is not allowed."""
+
+    status = 403
+
+
+class Conflict(HematoVisionError):
+    """The act does not fit the state of things."""
+
+    status = 409
+
+
+class InvalidTransition(Conflict):
+    """A move between two states that the transition table does not have."""
+
+
+class Unavailable(HematoVisionError):
+    """Something that the platform needs is missing for now."""
+
+    status = 503
+
+
+# Why an image could not be classified, and what a person can do about it.
+FAILURES: dict[str, str] = {
+    "unreadable_image": "The stored picture could not be read. Upload the original file again.",
+    "stored_file_missing": "The stored picture is missing. Upload it again and tell your administrator.",
+    "stored_file_altered": "The stored picture has changed since it was uploaded, so it was not used. Upload it again "
+    "and tell your administrator.",
+    "prediction_failed": "The model could not process this picture in three tries. Classify it by hand.",
+    "worker_lost": "The worker stopped three times while it held this picture. Classify it by hand and tell your "
+    "administrator.",
+}

@@ -1,0 +1,260 @@
+"""What the machine does with queued images: claim, classify, complete; and take back what a lost worker held.
+
+The guarantees, and what gives each of them:
+- an image is classified exactly once: a claim and its completion are UPDATEs guarded by status and token, and the
+  prediction is inserted in the transaction of the completion;
+- a lost worker loses nothing: its claim expires and the sweep puts the image back;
+- a picture that kills workers costs its neighbours one try: whatever was claimed before is claimed alone;
+- nothing is claimed without a usable model.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
+from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction
+from classifier.transitions import move
+from classifier.wakeup import send_wake_up
+from ml.errors import ModelUnavailable, UnreadableImage
+
+if TYPE_CHECKING:
+    from ml.predictor import CellPrediction, Predictor, PreparedCell
+
+logger = structlog.get_logger(__name__)
+MAX_FAULTS = 3
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A predictor in this process's memory, and the files that it was read from."""
+
+    version: ModelVersion
+    signature: Signature
+    predictor: "Predictor"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Images that this worker holds, under one token, until it completes them or the claim expires."""
+
+    token: UUID
+    images: Sequence[CellImage]
+
+
+held_model: LoadedModel | None = None
+loading = threading.Lock()
+
+
+def load_model() -> LoadedModel:
+    """The active model, loaded once a process and anew when it or its files change. Raises ModelUnavailable."""
+    global held_model  # noqa: PLW0603 - one model a process is the point
+    version = active_version()
+    with loading:
+        verified_card(version)
+        signature = signature_of(bundle_of(version))
+        if held_model is None or (held_model.version, held_model.signature) != (version, signature):
+            # The model runtime is heavy and belongs to the worker alone.
+            from ml.predictor import load_predictor
+
+            predictor = load_predictor(bundle_of(version), threads=settings.MODEL_THREADS)
+            held_model = LoadedModel(version, signature, predictor)
+            logger.info("model_loaded", model=str(version), sha256=version.sha256)
+        return held_model
+
+
+def classify_queued() -> int:
+    """Claim one micro-batch and classify it; returns how many images were claimed.
+
+    The batch makes itself: whatever is queued now, up to the batch size, without waiting for more.
+    """
+    try:
+        model = load_model()
+    except ModelUnavailable as error:
+        logger.warning("model_unavailable", code=error.code)
+        return 0
+    claim = claim_batch(settings.MICRO_BATCH_SIZE)
+    if not claim.images:
+        return 0
+    try:
+        classify_batch(claim, model)
+    except BaseException:
+        # A fault of ours (database, storage, stop signal), not of a picture: it costs the pictures nothing.
+        give_back(claim)
+        raise
+    if CellImage.objects.claimable().exists():
+        send_wake_up()
+    return len(claim.images)
+
+
+def claim_batch(size: int) -> Claim:
+    """Take the oldest queued images, interactive ones first. One that was claimed before is taken alone."""
+    token = uuid4()
+    with transaction.atomic():
+        waiting = CellImage.objects.claimable().select_for_update(skip_locked=True)
+        chosen = list(waiting.values_list("pk", "attempts")[:size])
+        alone = bool(chosen) and chosen[0][1] > 0
+        picked = [chosen[0][0]] if alone else [pk for pk, attempts in chosen if not attempts]
+        move(
+            CellImage.objects.filter(pk__in=picked),
+            source=ImageStatus.QUEUED,
+            target=ImageStatus.CLAIMED,
+            claim_token=token,
+            claim_expires_at=Now() + timedelta(seconds=settings.CLAIM_SECONDS),
+            claimed_alone=alone,
+            attempts=F("attempts") + 1,
+        )
+    claimed = CellImage.objects.filter(pk__in=picked, claim_token=token)
+    return Claim(token, list(claimed.order_by("priority", "queued_at", "id")))
+
+
+def classify_batch(claim: Claim, model: LoadedModel) -> None:
+    """Prepare the images in threads, predict them in one call, and write what came out."""
+    prepared: list[tuple[CellImage, PreparedCell]] = []
+    with ThreadPoolExecutor(max_workers=settings.MODEL_THREADS) as threads:
+        readings = threads.map(lambda image: prepare(image, model.predictor), claim.images)
+        for image, reading in zip(claim.images, readings, strict=True):
+            if isinstance(reading, str):
+                fail(claim, image, reading)
+            elif isinstance(reading, Exception):
+                count_fault(claim, image, "unreadable_image", reading)
+            else:
+                prepared.append((image, reading))
+    complete(claim, model.version, predict(claim, model.predictor, prepared))
+
+
+def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | Exception":
+    """Read, check and prepare one image: ready for the model, the code of a permanent failure, or a fault."""
+    try:
+        with image.file.open("rb") as stored:
+            content = stored.read()
+        if sha256(content).hexdigest() != image.stored_sha256:
+            return "stored_file_altered"
+        return predictor.prepare(content)
+    except FileNotFoundError:
+        return "stored_file_missing"
+    except UnreadableImage:
+        return "unreadable_image"
+    # Whatever a decoder throws at one picture must not reach its neighbours.
+    except Exception as error:  # noqa: BLE001
+        return error
+
+
+def predict(
+    claim: Claim, predictor: "Predictor", prepared: "Sequence[tuple[CellImage, PreparedCell]]"
+) -> "list[tuple[CellImage, CellPrediction]]":
+    """Predict all at once; if that raises, one by one, so that one picture's fault stays its own."""
+    if not prepared:
+        return []
+    images, cells = zip(*prepared, strict=True)
+    try:
+        return list(zip(images, predictor.predict(cells), strict=True))
+    except Exception as error:  # noqa: BLE001
+        if len(prepared) == 1:
+            count_fault(claim, images[0], "prediction_failed", error)
+            return []
+    return [done for pair in prepared for done in predict(claim, predictor, [pair])]
+
+
+@transaction.atomic
+def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellImage, CellPrediction]]") -> None:
+    """Move the images that are still held, and write predictions for exactly those that moved."""
+    ours = CellImage.objects.filter(claim_token=claim.token, pk__in=[image.pk for image, _ in predicted])
+    held = set(ours.select_for_update().filter(status=ImageStatus.CLAIMED).values_list("pk", flat=True))
+    if lost := len(predicted) - len(held):
+        logger.warning("claim_lost", images=lost)
+    moved = move(
+        ours.filter(pk__in=held), source=ImageStatus.CLAIMED, target=ImageStatus.CLASSIFIED, classified_at=Now()
+    )
+    if moved != len(held):
+        message = "The rows that were locked are not the rows that moved."
+        raise RuntimeError(message)
+    # After a roll-back to an older model its prediction may be there already: it stands.
+    known = set(Prediction.objects.filter(model_version=version, image__in=held).values_list("image_id", flat=True))
+    Prediction.objects.bulk_create(
+        as_row(image, version, prediction) for image, prediction in predicted if image.pk in held - known
+    )
+
+
+def as_row(image: CellImage, version: ModelVersion, prediction: "CellPrediction") -> Prediction:
+    heat_map = prediction.heat_map
+    return Prediction(
+        image=image,
+        model_version=version,
+        label=prediction.label or "",
+        suggestion=prediction.suggestion or "",
+        confidence=prediction.confidence,
+        probabilities=prediction.probabilities,
+        conformal_set=list(prediction.conformal_set),
+        abstained=prediction.abstained,
+        reason_code=prediction.reason_code or "",
+        reason=prediction.reason or "",
+        ood_score=prediction.ood_score,
+        box=list(prediction.box) if prediction.box else None,
+        heat_map=None if heat_map is None else [[round(float(value), 3) for value in row] for row in heat_map],
+        duration_ms=prediction.duration_ms,
+    )
+
+
+def move_held(claim: Claim, images: Sequence[CellImage], target: ImageStatus, **changes: Any) -> int:
+    """Move images out of this claim; nothing happens to one that the claim no longer holds."""
+    held = CellImage.objects.filter(claim_token=claim.token, pk__in=[image.pk for image in images])
+    return move(held, source=ImageStatus.CLAIMED, target=target, **changes)
+
+
+def fail(claim: Claim, image: CellImage, code: str) -> None:
+    if move_held(claim, [image], ImageStatus.FAILED, failure_code=code):
+        logger.warning("image_failed", image=str(image.pk), code=code)
+
+
+def count_fault(claim: Claim, image: CellImage, code: str, error: Exception) -> None:
+    """A fault that may pass: back into the queue, or failed with `code` when it was the third."""
+    faults = image.faults + 1
+    logger.warning("image_fault", image=str(image.pk), code=code, error=type(error).__name__, faults=faults)
+    if faults >= MAX_FAULTS:
+        move_held(claim, [image], ImageStatus.FAILED, failure_code=code, faults=faults)
+    else:
+        move_held(claim, [image], ImageStatus.QUEUED, faults=faults)
+
+
+def give_back(claim: Claim) -> None:
+    """Put back whatever is still held, as if it had never been claimed."""
+    move_held(claim, claim.images, ImageStatus.QUEUED, attempts=F("attempts") - 1)
+
+
+def sweep_expired_claims() -> int:
+    """Take back the images of workers that are gone, and wake the workers that are there.
+
+    Only a worker lost while it held a single image speaks against that image. Returns how many were taken back.
+    """
+    expired = CellImage.objects.expired()
+    failed = move(
+        expired.filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1),
+        source=ImageStatus.CLAIMED,
+        target=ImageStatus.FAILED,
+        failure_code="worker_lost",
+        faults=F("faults") + 1,
+    )
+    suspects = move(
+        expired.filter(claimed_alone=True),
+        source=ImageStatus.CLAIMED,
+        target=ImageStatus.QUEUED,
+        faults=F("faults") + 1,
+    )
+    others = move(expired, source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED)
+    if freed := failed + suspects + others:
+        logger.warning("claims_expired", requeued=suspects + others, failed=failed)
+    if CellImage.objects.claimable().exists():
+        send_wake_up()
+    return freed

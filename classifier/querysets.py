@@ -1,0 +1,92 @@
+"""Reads: who sees what, what can be claimed, how the queue stands."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Count, Min, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.roles import Verb
+
+if TYPE_CHECKING:
+    from classifier.models import Case, CellImage  # noqa: F401
+
+
+def visible_to(user: User, laboratory: str) -> Q:
+    """The one place where laboratories are kept apart. `laboratory` is the path from the row to its laboratory."""
+    if user.laboratory_id is None or not user.may(Verb.SEE):
+        return Q(pk__in=[])
+    return Q(**{laboratory: user.laboratory_id})
+
+
+class CaseQuerySet(models.QuerySet["Case"]):
+    def visible_to(self, user: User) -> "CaseQuerySet":
+        return self.filter(visible_to(user, "laboratory"))
+
+    def matching(self, text: str) -> "CaseQuerySet":
+        """Cases whose accession number begins with the text, an exact match first."""
+        exact = models.Case(models.When(accession_number__iexact=text, then=0), default=1)
+        return self.filter(accession_number__istartswith=text).order_by(exact, "-opened_at", "-id")
+
+    def with_counts(self) -> "CaseQuerySet":
+        """Adds `images_total`, `images_waiting` and `images_failed`."""
+        return self.annotate(
+            images_total=self._images_counted(),
+            images_waiting=self._images_counted(status__in=["queued", "claimed"]),
+            images_failed=self._images_counted(status="failed"),
+        )
+
+    def _images_counted(self, **conditions: Any) -> Coalesce:
+        # A subquery for each row that is shown, not a join over all that are not.
+        images: models.Manager[Any] = self.model._meta.get_field("images").related_model.objects  # type: ignore[union-attr]
+        own = images.filter(case=OuterRef("pk"), **conditions).order_by().values("case")
+        return Coalesce(Subquery(own.annotate(count=Count("pk")).values("count")), 0)
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """How many images wait, for how long the oldest has, and how many were classified in the last minute."""
+
+    waiting: int
+    oldest_age: timedelta | None
+    classified_last_minute: int
+
+
+class CellImageQuerySet(models.QuerySet["CellImage"]):
+    def visible_to(self, user: User) -> "CellImageQuerySet":
+        return self.filter(visible_to(user, "case__laboratory"))
+
+    def with_predictions(self) -> "CellImageQuerySet":
+        """With everything that a card or a full answer shows, in a fixed number of queries."""
+        return self.select_related("case", "uploaded_by").prefetch_related("predictions__model_version")
+
+    def newest_first(self) -> "CellImageQuerySet":
+        return self.order_by("-uploaded_at", "-id")
+
+    def same_picture_elsewhere(self, image: "CellImage") -> "CellImageQuerySet":
+        """The same pixels in another case: one of the two may belong to another patient."""
+        return self.filter(pixels_sha256=image.pixels_sha256).exclude(case=image.case_id)
+
+    def waiting(self) -> "CellImageQuerySet":
+        return self.filter(status__in=["queued", "claimed"])
+
+    def claimable(self) -> "CellImageQuerySet":
+        """What waits for a worker, the next one first."""
+        return self.filter(status="queued").order_by("priority", "queued_at", "id")
+
+    def expired(self) -> "CellImageQuerySet":
+        """What a worker has held for longer than it may, by the database's clock."""
+        return self.filter(status="claimed", claim_expires_at__lt=Now())
+
+    def queue_state(self) -> QueueState:
+        waiting = self.waiting().aggregate(count=Count("pk"), oldest=Min("queued_at"))
+        now = timezone.now()
+        return QueueState(
+            waiting=waiting["count"],
+            oldest_age=max(now - waiting["oldest"], timedelta(0)) if waiting["oldest"] else None,
+            classified_last_minute=self.filter(classified_at__gt=now - timedelta(minutes=1)).count(),
+        )

@@ -1,0 +1,35 @@
+"""How cell types, fractions and ages are written on the pages."""
+
+from datetime import datetime, timedelta
+
+from django import template
+from django.utils import timezone
+
+from ml.labels import display_name
+
+register = template.Library()
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+@register.filter
+def cell_name(slug: str) -> str:
+    """`immature_granulocyte` -> `Immature granulocyte`."""
+    return display_name(slug)
+
+
+@register.filter
+def percent(fraction: float) -> str:
+    """0.934 -> `93.4 %`. Never rounds up to certainty: 0.9999 is `> 99.9 %`."""
+    if 0.999 < fraction < 1:
+        return "> 99.9 %"
+    return f"{100 * fraction:.1f} %"
+
+
+@register.filter
+def age(moment: datetime | timedelta | None) -> str:
+    """How long ago, or how long: `2 s`, `3 min`, `5 h`, `4 d`."""
+    if moment is None:
+        return ""
+    seconds = int((moment if isinstance(moment, timedelta) else timezone.now() - moment).total_seconds())
+    unit, size = next(((unit, size) for unit, size in UNITS if seconds >= size), UNITS[-1])
+    return f"{max(0, seconds) // size} {unit}"

@@ -1,0 +1,31 @@
+"""The one table of moves between the states of a cell image. Nobody else assigns `status`."""
+
+from typing import Any
+
+from classifier.errors import InvalidTransition
+from classifier.models import ImageStatus
+from classifier.querysets import CellImageQuerySet
+
+TRANSITIONS: frozenset[tuple[ImageStatus, ImageStatus]] = frozenset(
+    {
+        (ImageStatus.QUEUED, ImageStatus.CLAIMED),
+        (ImageStatus.CLAIMED, ImageStatus.CLASSIFIED),
+        (ImageStatus.CLAIMED, ImageStatus.QUEUED),
+        (ImageStatus.CLAIMED, ImageStatus.FAILED),
+        (ImageStatus.FAILED, ImageStatus.QUEUED),
+        (ImageStatus.CLASSIFIED, ImageStatus.QUEUED),
+    }
+)
+UNCLAIMED = {"claim_token": None, "claim_expires_at": None}
+
+
+def move(images: CellImageQuerySet, *, source: ImageStatus, target: ImageStatus, **changes: Any) -> int:
+    """Move those of `images` that are in `source` to `target`, in one guarded statement.
+
+    Returns how many moved: the count is the verdict, because somebody else may have been faster.
+    Raises InvalidTransition for a pair that the table does not have.
+    """
+    if (source, target) not in TRANSITIONS:
+        raise InvalidTransition("invalid_transition", f"An image can't go from {source.label} to {target.label}.")
+    left = UNCLAIMED if source is ImageStatus.CLAIMED else {}
+    return images.filter(status=source).update(status=target, **left, **changes)

@@ -1,0 +1,219 @@
+"""From the bytes that somebody sent to a picture that may be kept, or a sentence that says why not.
+
+A file is judged by what it decodes to, never by its name. What is kept carries no metadata: a JPEG that needs no
+turning keeps its pixels bit for bit, everything else becomes an 8-bit RGB PNG, which every browser shows.
+"""
+
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.template.defaultfilters import filesizeformat
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
+
+from classifier.errors import UnsupportedFormat, UploadRejected, UploadTooLarge
+from classifier.jpeg import NotPlainJpeg, without_metadata
+
+register_heif_opener()
+ACCEPTED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIF")
+FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, WebP or HEIC"
+SRGB = ImageCms.createProfile("sRGB")
+# Decoding needs memory in proportion to the pixels: few at a time, whatever the number of web threads.
+decoding_slots = threading.BoundedSemaphore(2)
+
+
+class CappedUploadHandler(TemporaryFileUploadHandler):
+    """Streams an upload to a temporary file, and stops writing (but not counting) beyond the size limit."""
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        if start <= settings.MAX_IMAGE_BYTES:
+            super().receive_data_chunk(raw_data, start)
+
+    def file_complete(self, file_size: int) -> TemporaryUploadedFile:
+        self.file.seek(0)
+        self.file.size = file_size
+        return self.file
+
+
+@dataclass(frozen=True)
+class AcceptedUpload:
+    """A picture that may be kept: its stored form and what was learned while checking it."""
+
+    content: bytes
+    extension: str
+    width: int
+    height: int
+    received_sha256: str
+    stored_sha256: str
+    pixels_sha256: str
+
+
+def accept_upload(upload: UploadedFile) -> AcceptedUpload:
+    """Check an uploaded file and give it the form in which it is stored.
+
+    Raises UploadRejected with one of: empty_file, file_too_large (413), not_an_image, unsupported_format (415),
+    several_pictures, too_few_pixels, too_many_pixels, damaged_image.
+    """
+    received = read_capped(upload)
+    with decoding_slots:
+        picture = decode(received)
+        stored, extension = as_stored(picture, received)
+        return AcceptedUpload(
+            content=stored,
+            extension=extension,
+            width=picture.upright.width,
+            height=picture.upright.height,
+            received_sha256=hashlib.sha256(received).hexdigest(),
+            stored_sha256=hashlib.sha256(stored).hexdigest(),
+            pixels_sha256=hash_pixels(picture.upright),
+        )
+
+
+def read_capped(upload: UploadedFile) -> bytes:
+    limit = settings.MAX_IMAGE_BYTES
+    size = upload.size or 0
+    if size > limit:
+        message = (
+            f"The file has {filesizeformat(size)}; at most {filesizeformat(limit)} are accepted. Export it smaller."
+        )
+        raise UploadTooLarge("file_too_large", message)
+    received: bytes = upload.read()
+    if not received:
+        raise UploadRejected("empty_file", "The file is empty. Save the picture again and upload the new file.")
+    return received
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """A fully loaded picture: its format, whether its pixels are still those of the file, and the upright RGB form."""
+
+    format: str
+    untouched: bool
+    upright: Image.Image
+
+
+def decode(received: bytes) -> DecodedPicture:
+    """Load a picture completely, turned upright and in sRGB. Raises UploadRejected."""
+    with opened(received) as image:
+        check_frames_and_size(image)
+        image.load()
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        rgb = as_rgb(ImageOps.exif_transpose(image) if turned else image)
+        upright = in_srgb(rgb, image.info.get("icc_profile"))
+        untouched = image.mode in {"RGB", "L"} and not turned and upright is rgb
+        return DecodedPicture(image.format or "", untouched, upright)
+
+
+@contextmanager
+def opened(received: bytes) -> Iterator[Image.Image]:
+    """Open a picture and say every way of failing to decode it in the words of this module."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of big pictures and odd metadata; size is checked here, metadata is thrown away.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(received), formats=ACCEPTED_FORMATS) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        raise not_accepted(received) from error
+    except Image.DecompressionBombError as error:
+        raise too_many_pixels() from error
+    # Pillow's decoders tell of damage by many kinds of error; each of them means the same to the sender.
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, OverflowError, IndexError, KeyError) as error:
+        message = "The picture is damaged or cut off. Save or export it again and upload the new file."
+        raise UploadRejected("damaged_image", message) from error
+
+
+def not_accepted(received: bytes) -> UploadRejected:
+    """Tell a picture of another format from something that is no picture at all."""
+    try:
+        with Image.open(io.BytesIO(received)) as image:
+            name = image.format
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        if b"<svg" in received[:2000].lower():
+            name = "SVG"
+        else:
+            message = f"This is not a picture that can be read. Upload a {FORMATS_IN_WORDS} file."
+            return UploadRejected("not_an_image", message)
+    message = f"{name} pictures are not accepted. Save it as {FORMATS_IN_WORDS}."
+    return UnsupportedFormat("unsupported_format", message)
+
+
+def too_many_pixels() -> UploadRejected:
+    limit = settings.MAX_IMAGE_PIXELS // 1_000_000
+    message = f"The picture has more than {limit} million pixels. Crop it to the cell or export it smaller."
+    return UploadRejected("too_many_pixels", message)
+
+
+def check_frames_and_size(image: Image.Image) -> None:
+    side = settings.MIN_IMAGE_SIDE
+    if image.width * image.height > settings.MAX_IMAGE_PIXELS:
+        raise too_many_pixels()
+    if min(image.size) < side:
+        message = f"The picture has {image.width} x {image.height} pixels; at least {side} x {side} are needed."
+        raise UploadRejected("too_few_pixels", message)
+    # A phone's JPEG may carry previews behind the picture (MPO): the first one is the picture.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        message = "The file holds several pictures. Save each as a file of its own."
+        raise UploadRejected("several_pictures", message)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as 8-bit RGB: 16 bits are scaled, not clipped; what is transparent becomes white."""
+    if image.mode.startswith(("I", "F")):
+        values = image.convert("F")
+        brightest = float(str(values.getextrema()[1]))
+        full = 65535.0 if image.mode.startswith("I") and brightest > 255 else max(brightest, 1.0)
+        return values.point(lambda value: value * (255 / full)).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colours as the sender's profile means them. A profile that can't be used is no reason to refuse a picture."""
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        return ImageCms.profileToProfile(image, source, SRGB) or image
+    except (ImageCms.PyCMSError, OSError):
+        return image
+
+
+def as_stored(picture: DecodedPicture, received: bytes) -> tuple[bytes, str]:
+    """The bytes to keep and their extension."""
+    if picture.format in {"JPEG", "MPO"} and picture.untouched:
+        try:
+            return without_metadata(received), "jpg"
+        except NotPlainJpeg:
+            pass
+    buffer = io.BytesIO()
+    picture.upright.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue(), "png"
+
+
+def hash_pixels(image: Image.Image) -> str:
+    """SHA-256 of width, height and RGB values: the same picture has the same hash whatever its file format."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
+    rows = max(1, 1_000_000 // image.width)
+    for top in range(0, image.height, rows):
+        digest.update(image.crop((0, top, image.width, min(top + rows, image.height))).tobytes())
+    return digest.hexdigest()
+
+
+def shown_name(name: str | None) -> str:
+    """A sender's file name as it may be shown: the last part only, without control characters, at most 255 long."""
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(character for character in last if character.isprintable()).strip()[:255] or "unnamed"

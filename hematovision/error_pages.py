@@ -1,0 +1,60 @@
+"""What somebody sees when a request can't be answered: a page, or a problem document where the API was asked."""
+
+from http import HTTPStatus
+
+from django.core.exceptions import RequestDataTooBig, TooManyFilesSent
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.views.decorators.csrf import requires_csrf_token
+
+from classifier.api.errors import problem
+
+SENTENCES = {
+    400: "The request could not be understood. Go back and try again.",
+    403: "You can't do this with your role. Ask your laboratory's administrator.",
+    404: "There is nothing here, or it belongs to another laboratory.",
+    500: "Something went wrong on our side. Nothing was lost; try again in a minute.",
+}
+
+
+def answer(request: HttpRequest, status: int, code: str, sentence: str = "") -> HttpResponse:
+    sentence = sentence or SENTENCES[status]
+    if request.path.startswith("/api/"):
+        return problem(status=status, code=code, detail=sentence)
+    context = {"status": status, "title": HTTPStatus(status).phrase, "sentence": sentence}
+    return render(request, "error.html", context, status=status)
+
+
+@requires_csrf_token
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, TooManyFilesSent):
+        message = "Too many files in one form: send at most 200 at a time, or drop them on the page with scripts on."
+        return answer(request, 400, "too_many_files", message)
+    if isinstance(exception, RequestDataTooBig):
+        return answer(request, 400, "request_too_large", "The form holds more data than is accepted.")
+    return answer(request, 400, "bad_request")
+
+
+@requires_csrf_token
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 403, "not_allowed")
+
+
+@requires_csrf_token
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 404, "not_found")
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """Rendered without context: whatever failed may have been the database or a context processor."""
+    if request.path.startswith("/api/"):
+        return problem(status=500, code="server_error", detail=SENTENCES[500])
+    page = render_to_string("error_500.html", {"sentence": SENTENCES[500]})
+    return HttpResponse(page, status=500)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    sentence = "The page was open for too long or cookies are blocked. Reload the page and try again."
+    return answer(request, 403, "csrf_failed", sentence)

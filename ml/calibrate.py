@@ -1,0 +1,130 @@
+"""Calibration on held-out cells: one temperature, conformal thresholds, the least confidence for an answer, and the
+gate.
+
+Works on the serving files with the serving runtime, so that what is calibrated is what is served.
+"""
+
+import gzip
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.augment import training_view
+from ml.conformal import class_thresholds
+from ml.dataset import Scene
+from ml.gate import FeatureBank, Gate, fit_bank, usual_limits
+from ml.predictor import softmax
+from ml.progress import Progress
+from ml.runtime import Runtime
+
+Floats = NDArray[np.float32]
+
+ACCEPTED_IN_DOMAIN = 0.995
+ACCEPTED_RESTAINED = 0.995
+RIGHT_WHEN_ANSWERED = 0.995
+MOST_ABSTAINED = 0.08
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network made of n pictures: `pooled` (n, 1280), `logits` (n, classes); `labels` (n,) indices,
+    `sources`.
+    """
+
+    pooled: Floats
+    logits: Floats
+    labels: NDArray[np.int64]
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The fitted numbers of a card. `conformal_thresholds` are in the order of the labels."""
+
+    temperature: float
+    conformal_thresholds: list[float]
+    least_confidence: float
+    gate: Gate
+
+
+def look(runtime: Runtime, views: NDArray[np.uint8], what: str) -> tuple[Floats, Floats]:
+    """Return pooled features (n, 1280) and logits (n, classes) of prepared pixels (n, S, S, 3)."""
+    pooled, logits = [], []
+    progress = Progress(what, len(views))
+    for start in range(0, len(views), 64):
+        maps, block = runtime.run(views[start : start + 64])
+        pooled.append(maps.mean(axis=(1, 2)))
+        logits.append(block)
+        progress.advance(len(block))
+    return np.concatenate(pooled), np.concatenate(logits)
+
+
+def restained_views(scenes: Sequence[Scene], size: int, seed: int = 11) -> NDArray[np.uint8]:
+    """Return each scene under one strong random view: a stand-in for microscopes that were never seen."""
+    return np.stack(
+        [
+            training_view(scene, size, np.random.default_rng([seed, number]), mild_share=0.0)
+            for number, scene in enumerate(scenes)
+        ]
+    )
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Return the temperature with the least log loss (Guo et al. 2017, ICML), by golden-section search in 0.2..5."""
+
+    def loss(log_temperature: float) -> float:
+        probabilities = softmax(logits.astype(np.float64) / math.exp(log_temperature))
+        return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+
+    low, high = math.log(0.2), math.log(5)
+    golden = (math.sqrt(5) - 1) / 2
+    while high - low > 1e-4:
+        first, second = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, second) if loss(first) < loss(second) else (first, high)
+    return math.exp((low + high) / 2)
+
+
+def least_confidence(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Return the least confidence for an answer: so that answers are 0.995 right, but at most 8 % of the cells are
+    unanswered.
+    """
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    right_so_far = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+    fewest = math.ceil((1 - MOST_ABSTAINED) * len(order))
+    good = [count for count in range(fewest, len(order) + 1) if right_so_far[count - 1] >= RIGHT_WHEN_ANSWERED]
+    return float(confidence[order[(max(good) if good else fewest) - 1]])
+
+
+def calibrate(training: Seen, validation: Seen, restained: Floats) -> Calibration:
+    """Fit everything. `training` fills the gate's bank, `validation` and its `restained` pooled features set the
+    limits.
+    """
+    temperature = fit_temperature(validation.logits, validation.labels)
+    probabilities = softmax(validation.logits / np.float32(temperature))
+    bank = fit_bank(
+        training.pooled, [f"{source}:{label}" for source, label in zip(training.sources, training.labels, strict=True)]
+    )
+    limits = usual_limits(bank, validation.pooled, validation.sources, ACCEPTED_IN_DOMAIN)
+    far = max(1.0, float(np.quantile(Gate(bank, limits, math.inf).scores(restained), ACCEPTED_RESTAINED)))
+    return Calibration(
+        temperature=temperature,
+        conformal_thresholds=class_thresholds(probabilities, validation.labels, probabilities.shape[1]),
+        least_confidence=least_confidence(probabilities, validation.labels),
+        gate=Gate(bank, limits, far),
+    )
+
+
+def save_bank(bank: FeatureBank, target: Path) -> None:
+    """Write the gate's bank as arrays."""
+    np.savez(target, allow_pickle=False, **bank.__dict__)
+
+
+def compress(source: Path, target: Path) -> None:
+    """Compress a file, the same bytes every time."""
+    target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))

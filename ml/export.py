@@ -1,0 +1,26 @@
+"""From a trained Keras network to the files that serve it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ml.model_card import HEAD_FILE, MODEL_FILE
+from ml.network import head_weights
+
+
+def export_network(network: keras.Model, bundle: Path) -> None:
+    """Write the LiteRT model (float32; outputs: feature map and logits) and the head's weights to `bundle`."""
+    bundle.mkdir(parents=True, exist_ok=True)
+    (bundle / MODEL_FILE).write_bytes(to_litert(network))
+    np.savez(bundle / HEAD_FILE, allow_pickle=False, **head_weights(network))
+
+
+def to_litert(network: keras.Model) -> bytes:
+    """Convert a two-output network to LiteRT, float32. Its batch size is set by resizing the input."""
+    size = network.input_shape[1]
+    # One picture fixed: with an open batch size the converter computes shapes at run time, which costs speed.
+    one = keras.Input(batch_shape=(1, size, size, 3), name="pixels")
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(one, network(one, training=False)))
+    return bytes(converter.convert())

@@ -1,0 +1,162 @@
+"""The one preparation of a picture, for training and for serving alike: locate, cut a square, resize.
+
+A picture of a single centred cell is taken whole. A field (one that is clearly wider than high, or a large square one
+with small cells) is cut to a square of half its longer side around its leukocyte: the scale is a property of the
+microscope, so it follows the field and not the cell.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.images import Pixels
+from ml.locate import Box, Leukocyte, find_leukocytes
+
+INPUT_SIZE = 150
+
+Found = Literal["single_cell", "one_leukocyte", "several_leukocytes", "no_leukocyte"]
+
+_SQUARE_ASPECT = 1.2
+_LARGE_SQUARE = 640
+_SMALL_CELL = 0.22  # of the side: in a large square picture such a cell means a whole field
+_WINDOW_OF_FIELD = 0.5  # of the field's longer side
+_CELL_IN_WINDOW = (0.18, 0.95)  # outside it the field has an unusual scale, and the cell decides
+_WINDOW_PER_CELL = 2.12  # window side over cell diameter in the training sets (MODEL: 1 / 0.47)
+_BLACK = 14  # darker in all channels and touching the rim: the corner of a rotated picture
+
+
+@dataclass(frozen=True)
+class PreparedCell:
+    """One picture made ready for the network.
+
+    `pixels` is RGB uint8 (S, S, 3); `box` the square that was cut, (left, top, right, bottom) in pixels of the upright
+    picture and within it, or None where the picture was taken whole; `found` what the locator saw; `leukocytes` the
+    boxes of all leukocytes of a field, strongest first; `prepare_ms` how long the preparation took.
+    """
+
+    pixels: Pixels
+    box: Box | None
+    width: int
+    height: int
+    found: Found
+    leukocytes: tuple[Box, ...] = ()
+    prepare_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of a picture: centre and side in pixels. It may reach over the rim."""
+
+    x: float
+    y: float
+    side: float
+
+    def box(self, width: int, height: int) -> Box:
+        """The part of the window within a picture of that size."""
+        half = self.side / 2
+        return (
+            max(0, round(self.x - half)),
+            max(0, round(self.y - half)),
+            min(width, round(self.x + half)),
+            min(height, round(self.y + half)),
+        )
+
+
+def prepare_cell(image: Pixels, size: int = INPUT_SIZE) -> PreparedCell:
+    """Prepare an upright RGB picture, uint8 (height, width, 3), for a network of input `size`."""
+    height, width = image.shape[:2]
+    window, found, leukocytes = choose_window(image)
+    if found == "single_cell":
+        return PreparedCell(resize_square(pad_to_square(image), size), None, width, height, found)
+    pixels = resize_square(cut_window(fill_black_corners(image), window), size)
+    boxes = tuple(leukocyte.box for leukocyte in leukocytes)
+    return PreparedCell(pixels, window.box(width, height), width, height, found, boxes)
+
+
+def network_input(pixels: Pixels) -> NDArray[np.float32]:
+    """Scale uint8 pixels (..., S, S, 3) to what the network takes: float32 in [-1, 1]."""
+    return pixels.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
+
+
+def choose_window(image: Pixels) -> tuple[Window, Found, list[Leukocyte]]:
+    """Return the square to classify, what was found, and the leukocytes of a field (none looked for in a single
+    cell).
+    """
+    height, width = image.shape[:2]
+    longest, shortest = max(width, height), min(width, height)
+    whole = Window(width / 2, height / 2, longest)
+    is_squarish = longest <= _SQUARE_ASPECT * shortest
+    if is_squarish and longest < _LARGE_SQUARE:
+        return whole, "single_cell", []
+    leukocytes = find_leukocytes(image)
+    if is_squarish and (not leukocytes or leukocytes[0].diameter > _SMALL_CELL * longest):
+        return whole, "single_cell", []
+    if not leukocytes:
+        return Window(width / 2, height / 2, longest * _WINDOW_OF_FIELD), "no_leukocyte", []
+    first = leukocytes[0]
+    found: Found = "one_leukocyte" if len(leukocytes) == 1 else "several_leukocytes"
+    return Window(*first.centre, field_window_side(first.diameter, longest)), found, leukocytes
+
+
+def field_window_side(diameter: float, longest: float) -> float:
+    """Return the side of the window in a field whose longer side is `longest` px, for a cell of that diameter in px."""
+    side = longest * _WINDOW_OF_FIELD
+    low, high = _CELL_IN_WINDOW
+    return side if low * side <= diameter <= high * side else diameter * _WINDOW_PER_CELL
+
+
+def background_colour(image: Pixels) -> NDArray[np.uint8]:
+    """Return the colour of the empty background, uint8 (3,): the median of the picture's brightest quarter."""
+    small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].reshape(-1, 3)
+    brightness = small.sum(axis=1, dtype=np.int32)
+    bright = small[brightness >= np.percentile(brightness, 75)]
+    return np.asarray(np.median(bright, axis=0), np.uint8)
+
+
+def fill_black_corners(image: Pixels) -> Pixels:
+    """Paint the black corners of a rotated or shifted picture with its background; a picture without any is
+    returned.
+    """
+    black = (image.max(axis=2) <= _BLACK).astype(np.uint8)
+    if black.mean() < 0.002:
+        return image
+    _, marks = cv2.connectedComponents(black)
+    rim = np.unique(np.concatenate([marks[0], marks[-1], marks[:, 0], marks[:, -1]]))
+    corners = np.isin(marks, rim[rim > 0]).astype(np.uint8)
+    if not corners.any():
+        return image
+    # Two more pixels: compression smears the edge.
+    corners = cv2.dilate(corners, np.ones((5, 5), np.uint8))
+    filled = image.copy()
+    filled[corners > 0] = background_colour(image[corners == 0][None]) if not corners.all() else 255
+    return filled
+
+
+def cut_window(image: Pixels, window: Window) -> Pixels:
+    """Cut a square, uint8 (side, side, 3); what lies over the rim is background."""
+    side = max(1, round(window.side))
+    left, top = round(window.x - side / 2), round(window.y - side / 2)
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+    square = np.empty((side, side, 3), np.uint8)
+    if (x0, y0, x1, y1) != (left, top, left + side, top + side):
+        square[:] = background_colour(image)
+    square[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    return square
+
+
+def pad_to_square(image: Pixels) -> Pixels:
+    """Return the picture as a square, with background added evenly on its two shorter sides."""
+    height, width = image.shape[:2]
+    if width == height:
+        return image
+    return cut_window(image, Window(width / 2, height / 2, max(width, height)))
+
+
+def resize_square(image: Pixels, size: int) -> Pixels:
+    """Resize a square to (size, size, 3): areas are averaged when it shrinks, interpolated when it grows."""
+    method = cv2.INTER_AREA if image.shape[0] >= size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)

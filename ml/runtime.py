@@ -1,0 +1,75 @@
+"""The network in LiteRT: pixels in, feature maps and logits out."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import ModelUnavailable
+from ml.preprocess import network_input
+
+Floats = NDArray[np.float32]
+
+_BLOCK_SIZES = (8, 1)
+
+
+class Runtime:
+    """Runs a serving model. Safe to call from several threads: calls wait for each other."""
+
+    def __init__(self, model: bytes, threads: int = 2) -> None:
+        self._model = model
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._blocks = {size: self._block(size) for size in _BLOCK_SIZES}
+
+    @classmethod
+    def of_file(cls, path: Path, threads: int = 2) -> "Runtime":
+        """Load a model file."""
+        return cls(path.read_bytes(), threads)
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Return the feature maps (n, h, w, 1280) and logits (n, classes) of uint8 pixels (n, S, S, 3), n >= 1."""
+        parts = []
+        start = 0
+        with self._lock:
+            while start < len(pixels):
+                size = next(size for size in _BLOCK_SIZES if size <= len(pixels) - start)
+                parts.append(self._blocks[size].run(pixels[start : start + size]))
+                start += size
+        maps, logits = zip(*parts, strict=True)
+        return np.concatenate(maps), np.concatenate(logits)
+
+    def _block(self, size: int) -> "_Block":
+        # Here, and not at the top: the runtime's libraries take a third of a second to load.
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            return _Block(Interpreter(model_content=self._model, num_threads=self._threads), size)
+        except (ValueError, RuntimeError) as error:
+            raise ModelUnavailable("model_incompatible", "The installed model can't be run by this version.") from error
+
+
+class _Block:
+    """An interpreter for one batch size: changing it would lay out the whole network anew, which costs more than a
+    run.
+    """
+
+    def __init__(self, interpreter: Any, size: int) -> None:
+        self._interpreter = interpreter
+        source = interpreter.get_input_details()[0]
+        self._input = source["index"]
+        outputs = {len(detail["shape"]): detail["index"] for detail in interpreter.get_output_details()}
+        if set(outputs) != {2, 4}:
+            raise ModelUnavailable(
+                "model_incompatible", "The installed model lacks the outputs that this version needs."
+            )
+        self._map, self._logits = outputs[4], outputs[2]
+        interpreter.resize_tensor_input(self._input, (size, *source["shape"][1:]))
+        interpreter.allocate_tensors()
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        self._interpreter.set_tensor(self._input, network_input(pixels))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._map), self._interpreter.get_tensor(self._logits)

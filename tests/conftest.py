@@ -1,0 +1,165 @@
+"""The cast and the stage: real servers, a laboratory with its people, a stranger from another one, and cell images."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from rest_framework.test import APIClient
+
+from accounts.models import Laboratory, User
+from accounts.roles import Role
+from accounts.tokens import create_token
+from classifier import services
+from classifier.model_registry import register_bundle
+from classifier.models import Case, CellImage, ModelVersion
+from ml.model_card import shipped_bundle
+from tests.pictures import jpeg_of_cell, real_image_files
+from tests.servers import RunningServer
+from tests.stage import POSTGRESQL, REDIS
+
+PASSWORD = "correct horse battery"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests that wait for minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
+        if item.get_closest_marker("browser") and POSTGRESQL is None:
+            item.add_marker(pytest.mark.skip(reason="the browser tests run on PostgreSQL"))
+
+
+@pytest.fixture(autouse=True)
+def private_files(settings: Any, tmp_path: Path) -> None:
+    """Every test stores its originals and mails in a folder of its own, and signs in with a fast hash."""
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.STORAGES = {
+        "default": {"BACKEND": "classifier.storage.PrivateStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+@pytest.fixture
+def laboratory(db: None) -> Laboratory:
+    return Laboratory.objects.create(name="Northside")
+
+
+@pytest.fixture
+def other_laboratory(db: None) -> Laboratory:
+    return Laboratory.objects.create(name="Southside")
+
+
+@pytest.fixture
+def technologist(laboratory: Laboratory) -> User:
+    return person("tess@north.example", "Tess Tanner", laboratory, Role.TECHNOLOGIST)
+
+
+@pytest.fixture
+def reader(laboratory: Laboratory) -> User:
+    return person("ruth@north.example", "Ruth Reyes", laboratory, Role.READER)
+
+
+@pytest.fixture
+def auditor(laboratory: Laboratory) -> User:
+    return person("arno@north.example", "Arno Abel", laboratory, Role.AUDITOR)
+
+
+@pytest.fixture
+def lab_admin(laboratory: Laboratory) -> User:
+    return person("ada@north.example", "Ada Adler", laboratory, Role.ADMIN)
+
+
+@pytest.fixture
+def service_account(laboratory: Laboratory) -> User:
+    return person("lis@north.example", "LIS", laboratory, Role.SERVICE)
+
+
+@pytest.fixture
+def stranger(other_laboratory: Laboratory) -> User:
+    """A reader of another laboratory, who must see nothing of this one."""
+    return person("stan@south.example", "Stan Stone", other_laboratory, Role.READER)
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    """A platform operator: no laboratory, no patient data."""
+    return User.objects.create_superuser("otto@platform.example", PASSWORD)
+
+
+def person(email: str, name: str, laboratory: Laboratory, role: Role) -> User:
+    return User.objects.create_user(email, PASSWORD, full_name=name, laboratory=laboratory, role=role)
+
+
+@pytest.fixture
+def sign_in() -> Callable[[User], Client]:
+    def signed_in(user: User) -> Client:
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return signed_in
+
+
+@pytest.fixture
+def api() -> Callable[..., APIClient]:
+    """An API client of a user, by a real token."""
+
+    def client_of(user: User | None, scopes: tuple[str, ...] = ()) -> APIClient:
+        client = APIClient()
+        if user is not None:
+            client.credentials(HTTP_AUTHORIZATION=f"Token {create_token(user=user, scopes=scopes)}")
+        return client
+
+    return client_of
+
+
+@pytest.fixture
+def model_version(db: None) -> ModelVersion:
+    """The shipped model, registered and active."""
+    return register_bundle(shipped_bundle())
+
+
+@pytest.fixture
+def case(technologist: User) -> Case:
+    return services.open_case(actor=technologist, accession_number="A-1001")
+
+
+@pytest.fixture
+def smear() -> bytes:
+    """A JPEG of a blood cell: a real one where the data sets are at hand, else a drawn one."""
+    files = real_image_files()
+    return files[0].read_bytes() if files else jpeg_of_cell(seed=1)
+
+
+@pytest.fixture
+def as_upload() -> Callable[..., SimpleUploadedFile]:
+    def upload(content: bytes, name: str = "cell.jpg") -> SimpleUploadedFile:
+        return SimpleUploadedFile(name, content)
+
+    return upload
+
+
+@pytest.fixture
+def make_image(technologist: User, case: Case) -> Callable[..., CellImage]:
+    """Images as rows with a stored picture: queued by default, or moved to `status` with what belongs to it."""
+    from tests.factories import image_in_state
+
+    def make(status: str = "queued", **fields: Any) -> CellImage:
+        return image_in_state(status, **{"case": case, "uploaded_by": technologist, **fields})
+
+    return make
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RunningServer]:
+    """The broker itself, for tests that take it away; it is back afterwards."""
+    yield REDIS
+    REDIS.start()

@@ -1,0 +1,19 @@
+import numpy as np
+import pytest
+
+from ml.intervals import clustered, wilson
+
+
+def test_wilson_matches_published_values() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_clusters_widen_the_interval() -> None:
+    right = np.repeat(np.random.default_rng(0).random(20) < 0.8, 30)
+    clusters = [str(i // 30) for i in range(600)]
+    low, high = clustered(right, clusters)
+    plain_low, plain_high = wilson(int(right.sum()), 600)
+    assert low < right.mean() < high
+    assert high - low > 2 * (plain_high - plain_low)

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.dataset import load_scene
+from ml.examples import serving_view
+from ml.images import decode
+from ml.preprocess import (
+    INPUT_SIZE,
+    PreparedCell,
+    background_colour,
+    fill_black_corners,
+    network_input,
+    pad_to_square,
+    prepare_cell,
+)
+
+from .smears import BACKGROUND, draw_cell, draw_field, encoded
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+@pytest.mark.parametrize("side", [120, 150, 224])
+def test_training_and_serving_see_a_single_cell_alike(tmp_path: Path, side: int) -> None:
+    (tmp_path / "cell.png").write_bytes(encoded(draw_cell(side)))
+    served = prepare_cell(decode((tmp_path / "cell.png").read_bytes()))
+    trained = serving_view(load_scene(tmp_path / "cell.png"), INPUT_SIZE)
+    assert np.array_equal(served.pixels, trained)
+
+
+@pytest.mark.parametrize("place", [(160, 120), (40, 60), (300, 220)])
+def test_training_and_serving_see_a_field_alike(tmp_path: Path, place: tuple[int, int]) -> None:
+    (tmp_path / "field.png").write_bytes(encoded(draw_field(320, 240, [(*place, 64)])))
+    served = prepare_cell(decode((tmp_path / "field.png").read_bytes()))
+    trained = serving_view(load_scene(tmp_path / "field.png"), INPUT_SIZE)
+    assert difference(served.pixels, trained) < 3
+
+
+def test_training_and_serving_see_real_pictures_alike(data: Path) -> None:
+    pictures = [*sorted((data / "pbc").glob("*/*"))[::900], *sorted((data / "raabin").glob("*/*"))[::600]]
+    for picture in pictures:
+        served = prepare_cell(decode(picture.read_bytes()))
+        assert np.array_equal(served.pixels, serving_view(load_scene(picture), INPUT_SIZE))
+    for picture in sorted((data / "kaggle-blood-cells" / "TRAIN").glob("*/*"))[::300]:
+        served = prepare_cell(decode(picture.read_bytes()))
+        assert difference(served.pixels, serving_view(load_scene(picture), INPUT_SIZE)) < 4
+
+
+def test_a_single_centred_cell_is_taken_whole() -> None:
+    prepared = prepare_cell(draw_cell())
+    assert prepared.box is None
+    assert prepared.found == "single_cell"
+    assert prepared.pixels.shape == (INPUT_SIZE, INPUT_SIZE, 3)
+
+
+def test_the_box_of_a_field_holds_its_cell_and_stays_inside() -> None:
+    prepared = prepare_cell(draw_field(640, 480, [(600, 60, 120)]))
+    assert prepared.found == "one_leukocyte"
+    assert prepared.box is not None
+    left, top, right, bottom = prepared.box
+    assert 0 <= left < 600 < right <= 640
+    assert 0 <= top < 60 < bottom <= 480
+
+
+def test_two_leukocytes_are_said_to_be_several() -> None:
+    prepared = prepare_cell(draw_field(640, 480, [(150, 200, 120), (450, 250, 130)]))
+    assert prepared.found == "several_leukocytes"
+    assert len(prepared.leukocytes) == 2
+
+
+def test_a_field_without_a_leukocyte_says_so() -> None:
+    assert prepare_cell(draw_field(640, 480, [])).found == "no_leukocyte"
+
+
+def test_a_large_square_field_is_searched_too() -> None:
+    prepared = prepare_cell(draw_field(1200, 1200, [(300, 800, 120)]))
+    assert prepared.found == "one_leukocyte"
+    assert prepared.box is not None
+    assert prepared.box[0] < 300 < prepared.box[2]
+
+
+def test_a_single_cell_that_fills_a_wide_picture_keeps_its_scale() -> None:
+    prepared = prepare_cell(draw_field(400, 300, [(200, 150, 60)]))
+    small = prepare_cell(draw_field(1600, 1200, [(800, 600, 60)]))
+    assert prepared.box is not None
+    assert small.box is not None
+    assert prepared.box[2] - prepared.box[0] == 200
+    assert small.box[2] - small.box[0] < 200
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 400), (2000, 40), (33, 39)])
+def test_every_allowed_shape_is_prepared(height: int, width: int) -> None:
+    prepared = prepare_cell(np.full((height, width, 3), 128, np.uint8))
+    assert isinstance(prepared, PreparedCell)
+    assert prepared.pixels.shape == (INPUT_SIZE, INPUT_SIZE, 3)
+
+
+def test_black_corners_become_background() -> None:
+    field = draw_field(320, 240, [(160, 120, 60)])
+    corner = field.copy()
+    corner[:60, :80] = 0
+    filled = fill_black_corners(corner)
+    assert filled.min() > 20
+    assert np.array_equal(filled[100:], field[100:])
+    assert fill_black_corners(field) is field
+
+
+def test_an_all_black_picture_is_survived() -> None:
+    assert prepare_cell(np.zeros((240, 320, 3), np.uint8)).found == "no_leukocyte"
+
+
+def test_padding_is_background() -> None:
+    padded = pad_to_square(draw_field(120, 100, []))
+    assert padded.shape == (120, 120, 3)
+    assert difference(padded[0, 0], np.array(BACKGROUND)) < 6
+    assert difference(background_colour(draw_cell()), np.array(BACKGROUND)) < 6
+
+
+def test_the_network_takes_minus_one_to_one() -> None:
+    ends = network_input(np.array([[[0, 255, 127]]], np.uint8))
+    assert ends.dtype == np.float32
+    assert np.allclose(ends, [[[-1, 1, -0.00392]]], atol=1e-4)

@@ -1,0 +1,84 @@
+"""What `make test` does: the suite on PostgreSQL, then on SQLite, then one plain summary.
+
+Whatever could not run is listed in lines that start with `not run:`; nothing is left out silently.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ml.data_folder import data_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+: (?P<reason>.+)$")
+CLOSING = re.compile(r"^=+ .*\b(passed|failed|error|errors|skipped|deselected|no tests ran)\b.* in [\d.]+s.* =+$")
+
+
+@dataclass
+class Run:
+    """One run of pytest and what it said that the summary repeats."""
+
+    database: str
+    left_out: list[str]
+    code: int = 0
+    closing: str = "pytest did not come to its end"
+    not_run: set[str] = field(default_factory=set)
+
+    def execute(self, arguments: list[str]) -> None:
+        print(f"\n== The tests on {self.database} ==", flush=True)
+        markers = " and ".join(f"not {marker}" for marker in self.left_out)
+        pytest = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-rs", "--color=no", "-m", markers, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TEST_DATABASE": self.database.lower()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        with pytest:
+            for line in pytest.stdout or ():
+                print(line, end="", flush=True)
+                self.note(line.rstrip())
+        self.code = pytest.returncode
+
+    def note(self, line: str) -> None:
+        if skipped := SKIPPED.match(line):
+            self.not_run.add(skipped["reason"])
+        elif CLOSING.match(line):
+            self.closing = line
+
+
+def missing() -> set[str]:
+    """What the machine lacks, said even if no test notices."""
+    found = set()
+    if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        found.add("the browser tests (there is no Chromium; apt-get install chromium)")
+    if not data_folder().is_dir():
+        found.add(f"the tests on real images (there is no folder {data_folder()}; HEMATOVISION_DATA names another)")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    too_long = [] if "--long" in arguments else ["long"]
+    runs = [
+        Run("PostgreSQL", left_out=too_long),
+        Run("SQLite", left_out=[*too_long, "browser"]),  # a page looks the same on every database
+    ]
+    for run in runs:
+        run.execute(arguments)
+    print("\n== Summary ==")
+    for reason in sorted(missing().union(*(run.not_run for run in runs))):
+        print(f"not run: {reason}")
+    for run in runs:
+        print(f"On {run.database}:\n{run.closing}", flush=True)
+    return max(run.code for run in runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,335 @@
+"""What the machine guarantees: once, in order, nothing lost, nothing doubled, nothing invented."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from classifier import pipeline
+from classifier.errors import FAILURES, InvalidTransition
+from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
+from classifier.transitions import TRANSITIONS, move
+from ml.errors import ModelUnavailable, UnreadableImage
+
+MakeImage = Callable[..., CellImage]
+PAIRS = [(source, target) for source in ImageStatus for target in ImageStatus]
+
+
+class FaultyPredictor:
+    """The real predictor, but some pictures (known by their width) make it raise."""
+
+    def __init__(self, real: Any, *, poison: set[int]) -> None:
+        self.real = real
+        self.card = real.card
+        self.poison = poison
+
+    def prepare(self, content: bytes) -> Any:
+        return self.real.prepare(content)
+
+    def predict(self, prepared: Any) -> Any:
+        if any(cell.width in self.poison for cell in prepared):
+            raise RuntimeError("boom")
+        return self.real.predict(prepared)
+
+
+@pytest.fixture
+def loaded(model_version: ModelVersion) -> pipeline.LoadedModel:
+    return pipeline.load_model()
+
+
+def test_image_is_classified_with_everything_a_prediction_must_hold(
+    make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image()
+
+    assert pipeline.classify_queued() == 1
+
+    image.refresh_from_db()
+    assert image.status == ImageStatus.CLASSIFIED
+    assert image.classified_at is not None
+    prediction = image.predictions.get()
+    assert prediction.model_version == model_version
+    assert set(prediction.probabilities) == set(model_version.labels)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-3)
+    assert prediction.conformal_set
+    assert prediction.abstained is (prediction.label == "")
+    assert prediction.duration_ms > 0
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS, ids=lambda status: str(status))
+def test_only_moves_of_the_table_are_possible(make_image: MakeImage, source: ImageStatus, target: ImageStatus) -> None:
+    image = make_image(source)
+    changes: dict[str, Any] = {}
+    if target is ImageStatus.CLAIMED:
+        changes = {"claim_token": uuid4(), "claim_expires_at": Now()}
+    if target is ImageStatus.FAILED:
+        changes = {"failure_code": "prediction_failed"}
+    if source is ImageStatus.FAILED:
+        changes["failure_code"] = changes.get("failure_code", "")
+    rows = CellImage.objects.filter(pk=image.pk)
+
+    if (source, target) in TRANSITIONS:
+        assert move(rows, source=source, target=target, **changes) == 1
+        assert rows.get().status == target
+    else:
+        with pytest.raises(InvalidTransition):
+            move(rows, source=source, target=target, **changes)
+        assert rows.get().status == source
+
+
+def test_person_who_waits_is_served_before_a_batch_and_the_oldest_first(make_image: MakeImage) -> None:
+    now = timezone.now()
+    batch = make_image(priority=Priority.BATCH, queued_at=now - timedelta(hours=1))
+    late = make_image(queued_at=now)
+    early = make_image(queued_at=now - timedelta(minutes=1))
+
+    assert [image.pk for image in pipeline.claim_batch(8).images] == [early.pk, late.pk, batch.pk]
+
+
+def test_claim_takes_no_more_than_asked_and_bears_token_and_expiry(make_image: MakeImage) -> None:
+    for _ in range(3):
+        make_image()
+
+    claim = pipeline.claim_batch(2)
+
+    assert len(claim.images) == 2
+    assert {image.claim_token for image in claim.images} == {claim.token}
+    assert all(image.claim_expires_at and image.claim_expires_at > timezone.now() for image in claim.images)
+    assert all(image.attempts == 1 for image in claim.images)
+
+
+def test_image_that_was_claimed_before_is_claimed_alone(make_image: MakeImage) -> None:
+    suspect = make_image(attempts=1, queued_at=timezone.now() - timedelta(minutes=5))
+    fresh = [make_image() for _ in range(2)]
+
+    alone = pipeline.claim_batch(8)
+    together = pipeline.claim_batch(8)
+
+    assert [image.pk for image in alone.images] == [suspect.pk]
+    assert alone.images[0].claimed_alone
+    assert {image.pk for image in together.images} == {image.pk for image in fresh}
+    assert not any(image.claimed_alone for image in together.images)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_four_claimers_at_once_never_share_an_image(make_image: MakeImage) -> None:
+    images = {make_image().pk for _ in range(24)}
+    taken: list[Any] = []
+    start = threading.Barrier(4)
+
+    def claim_until_empty() -> None:
+        try:
+            start.wait()
+            while claimed := pipeline.claim_batch(3).images:
+                taken.extend(image.pk for image in claimed)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=claim_until_empty) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(taken) == len(images)
+    assert set(taken) == images
+
+
+def test_late_worker_whose_claim_was_swept_writes_nothing(make_image: MakeImage, loaded: pipeline.LoadedModel) -> None:
+    image = make_image()
+    late = pipeline.claim_batch(1)
+    CellImage.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
+    assert pipeline.sweep_expired_claims() == 1
+    pipeline.classify_queued()
+
+    pipeline.classify_batch(late, loaded)
+
+    assert image.predictions.count() == 1
+
+
+def test_late_worker_does_not_disturb_the_one_that_has_the_image_now(
+    make_image: MakeImage, loaded: pipeline.LoadedModel
+) -> None:
+    image = make_image()
+    late = pipeline.claim_batch(1)
+    CellImage.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
+    pipeline.sweep_expired_claims()
+    present = pipeline.claim_batch(1)
+
+    pipeline.classify_batch(late, loaded)
+
+    image.refresh_from_db()
+    assert (image.status, image.claim_token) == (ImageStatus.CLAIMED, present.token)
+    assert not image.predictions.exists()
+
+
+def test_sweep_leaves_a_claim_that_has_not_expired(make_image: MakeImage) -> None:
+    make_image()
+    pipeline.claim_batch(1)
+
+    assert pipeline.sweep_expired_claims() == 0
+
+
+def test_worker_lost_with_neighbours_speaks_against_no_image(make_image: MakeImage) -> None:
+    for _ in range(2):
+        make_image()
+    pipeline.claim_batch(8)
+    CellImage.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
+
+    pipeline.sweep_expired_claims()
+
+    assert set(CellImage.objects.values_list("status", "faults", "attempts")) == {("queued", 0, 1)}
+
+
+def test_image_whose_worker_is_lost_three_times_while_alone_fails_with_a_reason(make_image: MakeImage) -> None:
+    image = make_image(attempts=1)
+    for _ in range(3):
+        assert len(pipeline.claim_batch(8).images) == 1
+        CellImage.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
+        pipeline.sweep_expired_claims()
+
+    image.refresh_from_db()
+    assert (image.status, image.failure_code, image.faults) == ("failed", "worker_lost", 3)
+
+
+def test_picture_that_breaks_the_model_fails_alone_after_three_tries(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.pictures import jpeg_of_cell
+
+    poison = make_image(content=jpeg_of_cell(1, (200, 224)))
+    neighbours = [make_image() for _ in range(3)]
+    faulty = pipeline.LoadedModel(loaded.version, loaded.signature, FaultyPredictor(loaded.predictor, poison={200}))
+    monkeypatch.setattr(pipeline, "load_model", lambda: faulty)
+
+    while pipeline.classify_queued():
+        pass
+
+    poison.refresh_from_db()
+    assert (poison.status, poison.failure_code, poison.faults) == ("failed", "prediction_failed", 3)
+    assert not poison.predictions.exists()
+    assert [image.predictions.count() for image in neighbours] == [1, 1, 1]
+
+
+def test_fault_of_the_database_costs_the_pictures_nothing(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_image()
+
+    def broken(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pipeline, "complete", broken)
+    with pytest.raises(OSError, match="disk full"):
+        pipeline.classify_queued()
+
+    image.refresh_from_db()
+    assert (image.status, image.attempts, image.faults) == ("queued", 0, 0)
+
+
+def test_stored_file_that_is_gone_fails_at_once(make_image: MakeImage, model_version: ModelVersion) -> None:
+    image = make_image()
+    Path(image.file.path).unlink()
+
+    pipeline.classify_queued()
+
+    image.refresh_from_db()
+    assert (image.status, image.failure_code) == ("failed", "stored_file_missing")
+
+
+def test_stored_file_that_was_altered_is_never_classified(make_image: MakeImage, model_version: ModelVersion) -> None:
+    image = make_image()
+    path = Path(image.file.path)
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+
+    pipeline.classify_queued()
+
+    image.refresh_from_db()
+    assert (image.status, image.failure_code) == ("failed", "stored_file_altered")
+    assert not image.predictions.exists()
+
+
+def test_unreadable_picture_fails_and_its_neighbour_does_not(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = make_image(), make_image()
+    real = loaded.predictor.prepare
+    contents = Path(bad.file.path).read_bytes()
+
+    def prepare(content: bytes) -> Any:
+        if content == contents:
+            raise UnreadableImage("unreadable", "No picture.")
+        return real(content)
+
+    monkeypatch.setattr(loaded.predictor, "prepare", prepare)
+    pipeline.classify_queued()
+
+    bad.refresh_from_db()
+    good.refresh_from_db()
+    assert (bad.status, bad.failure_code) == ("failed", "unreadable_image")
+    assert good.status == "classified"
+
+
+def test_nothing_is_claimed_without_a_model(make_image: MakeImage) -> None:
+    image = make_image()
+
+    assert pipeline.classify_queued() == 0
+
+    image.refresh_from_db()
+    assert (image.status, image.attempts) == ("queued", 0)
+    assert not Prediction.objects.exists()
+
+
+def test_altered_model_file_stops_claiming_until_it_is_restored(
+    make_image: MakeImage, tmp_path: Path, settings: Any
+) -> None:
+    import shutil
+
+    from classifier.model_registry import register_bundle
+    from ml.model_card import shipped_bundle
+
+    bundle = tmp_path / shipped_bundle().name
+    shutil.copytree(shipped_bundle(), bundle)
+    settings.MODEL_BUNDLES = tmp_path
+    register_bundle(bundle)
+    image = make_image()
+    model_file = bundle / "model.tflite"
+    original = model_file.read_bytes()
+
+    model_file.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    with pytest.raises(ModelUnavailable) as refused:
+        pipeline.load_model()
+    assert refused.value.code == "model_altered"
+    assert pipeline.classify_queued() == 0
+    assert not image.predictions.exists()
+
+    model_file.write_bytes(original)
+    assert pipeline.classify_queued() == 1
+    assert image.predictions.count() == 1
+
+
+def test_second_model_adds_a_prediction_beside_the_first(make_image: MakeImage, loaded: pipeline.LoadedModel) -> None:
+    image = make_image()
+    pipeline.classify_queued()
+    newer = ModelVersion.objects.create(
+        name="other", version="2", sha256="0" * 64, labels=loaded.version.labels, preprocessing_version="1"
+    )
+    CellImage.objects.update(status="queued")
+
+    claim = pipeline.claim_batch(1)
+    pipeline.classify_batch(claim, pipeline.LoadedModel(newer, (), loaded.predictor))
+
+    assert image.predictions.count() == 2
+
+
+def test_every_failure_code_has_a_sentence_that_says_what_to_do() -> None:
+    for sentence in FAILURES.values():
+        assert sentence.endswith(".")
+        assert "Classify it by hand" in sentence or "Upload" in sentence
