@@ -128,7 +128,8 @@ def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
 def image_list(request: SignedInRequest) -> HttpResponse:
     """The history: all images of the laboratory, the newest first."""
     page = html_page(request, images_of(request), IMAGES_ON_PAGE)
-    return render(request, "classifier/image_list.html", {"page": page})
+    context = {"page": page, "may_upload": request.user.may(Verb.UPLOAD)}
+    return render(request, "classifier/image_list.html", context)
 
 
 @require_safe
@@ -182,7 +183,8 @@ def image_cards(request: SignedInRequest) -> HttpResponse:
         wanted = [uuid.UUID(text) for text in request.GET.getlist("id")[:CARDS_AT_ONCE]]
     except ValueError as error:
         raise Http404 from error
-    return render(request, "classifier/_cards.html", {"images": images_of(request).filter(pk__in=wanted)})
+    context = {"images": images_of(request).filter(pk__in=wanted), "may_upload": request.user.may(Verb.UPLOAD)}
+    return render(request, "classifier/_cards.html", context)
 
 
 @require_safe
@@ -257,7 +259,9 @@ def answer_uploads(request: HttpRequest, add: Any, *, back: str) -> HttpResponse
         outcomes = [{"name": "", "code": "no_file", "message": "No file was chosen. Choose one picture or more."}]
     status = max(outcome.get("status", 400) for outcome in outcomes)
     if "X-Fragment" in request.headers:
-        return render(request, "classifier/_upload_outcome.html", {"outcome": outcomes[0]}, status=status)
+        return render(
+            request, "classifier/_upload_outcome.html", {"outcome": outcomes[0], "may_upload": True}, status=status
+        )
     accepted = [outcome for outcome in outcomes if "image" in outcome]
     context = {"outcomes": outcomes, "accepted": len(accepted), "back": back}
     return render(request, "classifier/upload_outcomes.html", context, status=202 if accepted else status)

@@ -7,7 +7,9 @@ from django.http import HttpRequest
 
 
 def instance(request: HttpRequest) -> dict[str, Any]:
-    if settings.PRODUCTION or request.user.is_authenticated:
+    # A request that was refused early has no user yet, and its error page must not fail for that.
+    user = getattr(request, "user", None)
+    if settings.PRODUCTION or (user and user.is_authenticated):
         return {"demo_mode": not settings.PRODUCTION}
     return {"demo_mode": True, "demo_users": demo_addresses()}
 

@@ -62,8 +62,9 @@ def migrate() -> None:
     """Bring the database to this version of the code; existing data are backed up before."""
     executor = MigrationExecutor(connection)
     applied = set(executor.loader.applied_migrations)
-    unknown = sorted(f"{app}.{name}" for app, name in applied - set(executor.loader.disk_migrations))
-    if unknown:
+    strange = applied - set(executor.loader.disk_migrations)
+    # Ours only: libraries rename and squash theirs.
+    if unknown := sorted(f"{app}.{name}" for app, name in strange if app in OUR_APPS):
         message = (
             f"The database was written by a newer version of HematoVision ({unknown[-1]}); start that one instead."
         )

@@ -1,8 +1,15 @@
-"""Asks a starting instance whether it is ready, and puts the answer into words for the person who waits."""
+"""Asks an instance whether it is ready, and puts the answer into words for the person who waits.
+
+`python -m hematovision.readiness [PATH]` does so once, for operators and for the health checks of containers.
+"""
 
 import http.client
 import json
+import os
+import sys
 import time
+
+from django.conf import settings
 
 PATIENCE_SECONDS = 15.0  # an ordinary start is over by then, so nothing needs explaining before
 INTERVAL_SECONDS = 0.5
@@ -35,11 +42,11 @@ class Readiness:
         self.told = reason
         return f"Not ready yet: {reason}."
 
-    def look(self) -> str:
+    def look(self, path: str = "/readyz") -> str:
         """Why the instance is not ready; empty when it is."""
         connection = http.client.HTTPConnection(*self.address, timeout=2)
         try:
-            connection.request("GET", "/readyz", headers={"Host": self.name, "X-Forwarded-Proto": "https"})
+            connection.request("GET", path, headers={"Host": self.name, "X-Forwarded-Proto": "https"})
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException):
@@ -52,5 +59,17 @@ class Readiness:
             checks = json.loads(body)["checks"]
             failing = [f"{name} ({check['code']})" for name, check in checks.items() if not check["ok"]]
         except (ValueError, KeyError, TypeError):
-            return f"/readyz answers {answer.status}"
+            return f"{path} answers {answer.status}"
         return ", ".join(failing)
+
+
+def main() -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hematovision.settings")
+    readiness = Readiness(settings.HOST, int(settings.PORT), settings.ALLOWED_HOSTS)
+    reason = readiness.look(*sys.argv[1:2])
+    print(reason or "ok")
+    return 1 if reason else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -93,7 +93,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django.contrib.staticfiles",
+    "hematovision.apps.UsedStaticFilesConfig",
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
@@ -225,9 +225,11 @@ FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.str("STATIC_ROOT", str(VAR_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
+# Source maps are for developers' tools only, and the biggest of the static files.
+WHITENOISE_SKIP_COMPRESS_EXTENSIONS = ["map", "png", "jpg", "webp", "gz", "woff", "woff2"]
 STORAGES = {
     "default": {"BACKEND": "classifier.storage.PrivateStorage"},
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "hematovision.static_files.HashedStaticFiles"},
 }
 
 # --- Accounts (https://docs.allauth.org/en/latest/account/configuration.html) -----------------------------------

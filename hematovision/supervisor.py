@@ -67,7 +67,7 @@ def beat_command(var: Path) -> list[str]:
 
 def web_command(bind: str) -> list[str]:
     # No access log: paths and query strings may hold what must never be logged.
-    processes = ("--worker-class", "gthread", "--workers", "2", "--threads", "4")
+    processes = ("--worker-class", "gthread", "--workers", "2", "--threads", "4", "--preload")
     patience = ("--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5")
     return python("gunicorn", "hematovision.wsgi", "--bind", bind, *processes, *patience, "--no-control-socket")
 

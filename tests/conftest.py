@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.test import Client
 from rest_framework.test import APIClient
 
+from accounts.fact_triggers import install_fact_triggers
 from accounts.models import Laboratory, User
 from accounts.roles import Role
 from accounts.tokens import create_token
@@ -33,6 +35,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
         if item.get_closest_marker("browser") and POSTGRESQL is None:
             item.add_marker(pytest.mark.skip(reason="the browser tests run on PostgreSQL"))
+
+
+FACT_TABLES = ("accounts_auditevent", "classifier_prediction")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """On SQLite the tests empty tables by DELETE, which the facts' triggers would refuse."""
+    with django_db_blocker.unblock():
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                for table in FACT_TABLES:
+                    cursor.execute(f"DROP TRIGGER {table}_never_deleted")
+
+
+@pytest.fixture
+def delete_triggers(db: None) -> None:
+    """The triggers as they are in a real database, for one test and its transaction."""
+    for table in FACT_TABLES:
+        install_fact_triggers(connection, table)
 
 
 @pytest.fixture(autouse=True)

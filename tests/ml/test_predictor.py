@@ -36,7 +36,7 @@ def test_real_cells_of_every_class_are_mostly_right(predictor: LiteRTPredictor, 
         predictions = predictor.predict([predictor.prepare(path.read_bytes()) for path in own])
         assert all(is_consistent(prediction) for prediction in predictions)
         right = sum(prediction.suggestion == label for prediction in predictions)
-        assert right >= 0.75 * len(own), label
+        assert right >= 0.8 * len(own), label
 
 
 def test_a_drawn_cell_gets_a_whole_answer(predictor: LiteRTPredictor) -> None:
@@ -129,7 +129,7 @@ def test_junk_gets_no_class(predictor: LiteRTPredictor, name: str) -> None:
 
 
 def test_in_domain_cells_pass_the_gate(predictor: LiteRTPredictor, data: Path) -> None:
-    pictures = [path for source in ("pbc", "raabin") for path, _ in read_class_folders(data / source)][::60]
+    pictures = [path for source in ("pbc", "raabin") for path, _ in read_class_folders(data / source)][::110]
     predictions = predictor.predict([predictor.prepare(path.read_bytes()) for path in pictures])
     assert sum(prediction.ood_score > 1 for prediction in predictions) <= 0.03 * len(predictions)
 

@@ -1,0 +1,178 @@
+"""Every page, wide and narrow, light and dark: no complaint, nothing sideways, nothing that WCAG 2.2 AA forbids."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from accounts.models import User
+from classifier.models import CellImage, ModelVersion
+from tests.browser.conftest import Visit
+from tests.factories import prediction_of
+
+pytestmark = pytest.mark.browser
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+RUN_AXE = """async (tags) => {
+  const found = await axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes: ["violations"] });
+  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`);
+}"""
+SIGNED_OUT = (
+    "/accounts/login/",
+    "/about/",
+    "/accounts/signup/",
+    "/accounts/password/reset/",
+    "/accounts/password/reset/done/",
+    "/accounts/password/reset/key/1-bad/",
+    "/accounts/password/reset/key/done/",
+    "/accounts/inactive/",
+)
+SIGNED_IN = (
+    "/",
+    "/about/",
+    "/cases/",
+    "/cases/open/",
+    "/images/",
+    "/accounts/password/change/",
+    "/accounts/logout/",
+    "/accounts/email/",
+    "/no-such-page/",
+)
+
+
+@pytest.fixture
+def laboratory_at_work(make_image: Callable[..., CellImage], model_version: ModelVersion) -> list[str]:
+    """Images in every state; returns the paths of their pages and of their case."""
+    certain, doubtful, unsure, waiting, failed = (
+        make_image(status, name=f"{place}-{'a-long-file-name-' * 4}.jpg")
+        for place, status in enumerate(("classified", "classified", "classified", "queued", "failed"))
+    )
+    prediction_of(certain, model_version)
+    prediction_of(doubtful, model_version, label="monocyte", confidence=0.6, conformal_set=["monocyte", "lymphocyte"])
+    reason = "The model is not sure. It could be monocyte or lymphocyte. Please classify."
+    doubt = {"conformal_set": ["monocyte", "lymphocyte"], "reason_code": "not_sure", "reason": reason}
+    prediction_of(unsure, model_version, label="", abstained=True, confidence=0.4, **doubt)
+    images = (certain, doubtful, unsure, waiting, failed)
+    return [f"/cases/{certain.case_id}/", *(f"/images/{image.pk}/" for image in images)]
+
+
+def faults_of(page: Page) -> list[str]:
+    # Cards that are out of sight are not drawn, and axe can only judge what is.
+    page.evaluate("() => document.querySelectorAll('*').forEach((each) => { each.style.contentVisibility = 'visible'; })")
+    page.evaluate(AXE)
+    faults: list[str] = page.evaluate(RUN_AXE, RULES)
+    across = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    if across > 0:
+        faults.append(f"scrolls sideways by {across} px")
+    return [f"{page.url}: {fault}" for fault in faults]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_is_accessible_and_fits(
+    visit: Visit, technologist: User, laboratory_at_work: list[str], width: int, theme: str
+) -> None:
+    faults = []
+    page = visit(None, SIGNED_OUT[0], width=width, theme=theme)
+    for path in SIGNED_OUT:
+        page.goto(path)
+        faults += faults_of(page)
+    page = visit(technologist, "/", width=width, theme=theme)
+    for path in (*SIGNED_IN, *laboratory_at_work):
+        page.goto(path)
+        faults += faults_of(page)
+    assert faults == []
+
+
+@pytest.mark.parametrize("who", ["auditor", "operator"])
+def test_people_who_upload_nothing_find_their_way(visit: Visit, who: str, request: pytest.FixtureRequest) -> None:
+    page = visit(request.getfixturevalue(who))
+    expect(page.locator("form[data-upload]")).to_have_count(0)
+    expect(page.get_by_role("link", name="Audit desk", exact=True)).to_be_visible()
+    assert faults_of(page) == []
+    page.get_by_role("link", name="Audit desk", exact=True).click()
+    expect(page.locator("#site-name")).to_contain_text("HematoVision")
+
+
+def test_the_panel_shows_class_confidence_and_what_cannot_be_ruled_out(
+    visit: Visit, technologist: User, laboratory_at_work: list[str]
+) -> None:
+    _, certain, doubtful, unsure, waiting, failed = laboratory_at_work
+    page = visit(technologist, certain)
+    expect(page.locator(".verdict-class")).to_have_text("Lymphocyte")
+    expect(page.locator(".confidence")).to_contain_text("92.0 %")
+    page.goto(doubtful)
+    expect(page.locator(".doubt")).to_contain_text("Lymphocyte")
+    page.goto(unsure)
+    expect(page.locator(".verdict-class")).to_contain_text("Unidentified")
+    expect(page.locator(".finding")).to_contain_text("The model is not sure. It could be")
+    page.goto(waiting)
+    expect(page.locator(".verdict-class")).to_contain_text("Queued")
+    page.goto(failed)
+    expect(page.locator(".verdict")).to_contain_text("Classify it by hand")
+    page.get_by_role("button", name="Queue again").click()
+    expect(page.locator(".message")).to_contain_text("queued again")
+    expect(page.locator(".verdict-class")).to_contain_text("Queued")
+
+
+def test_the_heat_map_and_the_zoom_answer_to_buttons_and_keys(
+    visit: Visit, technologist: User, laboratory_at_work: list[str]
+) -> None:
+    page = visit(technologist, laboratory_at_work[1])
+    heat, button = page.locator("[data-heat]"), page.locator("[data-heat-toggle]")
+    expect(heat).to_be_hidden()
+    button.click()
+    expect(heat).to_be_visible()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate("(map) => map.decode().then(() => map.naturalWidth > 0)", heat.element_handle())
+    page.keyboard.press("h")
+    expect(heat).to_be_hidden()
+    before = page.locator(".picture").bounding_box()
+    page.keyboard.press("+")
+    after = page.locator(".picture").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["width"] > before["width"]
+    page.keyboard.press("0")
+    assert page.locator(".picture").bounding_box() == before
+
+
+def test_the_theme_can_be_chosen_and_is_remembered(visit: Visit, technologist: User) -> None:
+    def ground() -> Any:
+        return page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+
+    page = visit(technologist)
+    light = ground()
+    switch = page.locator("[data-theme-switch]")
+    switch.click()
+    assert ground() == light
+    switch.click()
+    expect(switch).to_have_text("Dark")
+    dark = ground()
+    assert dark != light
+    page.goto("/cases/")
+    assert ground() == dark
+    switch.click()
+    expect(switch).to_have_text("Auto")
+    assert ground() == light
+
+
+def test_pages_keep_their_place_while_pictures_load(
+    visit: Visit, technologist: User, laboratory_at_work: list[str]
+) -> None:
+    page = visit(technologist, "/")
+    for path in ("/", *laboratory_at_work[:2], "/images/"):
+        page.goto(path, wait_until="networkidle")
+        shift = page.evaluate(
+            """() => new Promise((done) => {
+              let sum = 0;
+              new PerformanceObserver((list) => {
+                for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+              }).observe({ type: "layout-shift", buffered: true });
+              setTimeout(() => done(sum), 100);
+            })"""
+        )
+        assert shift < 0.02, path

@@ -1,0 +1,449 @@
+"""The pages as people meet them: what each shows, who may see it, and that a bad file never spoils a good one."""
+
+import io
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from PIL import Image
+
+from accounts.models import User
+from classifier import heat_map, pipeline
+from classifier.models import Case, CellImage, ModelVersion
+from tests.factories import prediction_of
+from tests.pictures import jpeg_of_cell
+
+SignIn = Callable[[User], Client]
+MakeImage = Callable[..., CellImage]
+Upload = Callable[..., SimpleUploadedFile]
+FRAGMENT = {"X-Fragment": "1"}
+
+
+# --- The bench -------------------------------------------------------------------------------------------------
+
+
+def test_picture_dropped_on_the_bench_opens_a_quick_case(
+    sign_in: SignIn, technologist: User, smear: bytes, as_upload: Upload
+) -> None:
+    drop = uuid.uuid4()
+
+    response = sign_in(technologist).post(
+        reverse("upload-to-bench"), {"file": as_upload(smear), "quick_case_id": str(drop)}, headers=FRAGMENT
+    )
+
+    assert response.status_code == 202
+    image = CellImage.objects.get()
+    assert image.case_id == drop
+    assert image.case.accession_number.startswith("Q")
+    assert str(image.pk) in response.content.decode()
+
+
+def test_pictures_of_one_drop_share_one_case(sign_in: SignIn, technologist: User, as_upload: Upload) -> None:
+    client, drop = sign_in(technologist), str(uuid.uuid4())
+
+    for seed in range(3):
+        client.post(
+            reverse("upload-to-bench"), {"file": as_upload(jpeg_of_cell(seed)), "quick_case_id": drop}, headers=FRAGMENT
+        )
+
+    assert Case.objects.get().images.count() == 3
+
+
+def test_drop_with_only_a_bad_file_opens_no_case(sign_in: SignIn, technologist: User, as_upload: Upload) -> None:
+    response = sign_in(technologist).post(
+        reverse("upload-to-bench"),
+        {"file": as_upload(b"no picture"), "quick_case_id": str(uuid.uuid4())},
+        headers=FRAGMENT,
+    )
+
+    assert response.status_code == 400
+    assert "This is not a picture" in response.content.decode()
+    assert not Case.objects.exists()
+
+
+def test_quick_case_id_of_another_laboratory_reaches_nothing(
+    sign_in: SignIn, stranger: User, case: Case, smear: bytes, as_upload: Upload
+) -> None:
+    response = sign_in(stranger).post(
+        reverse("upload-to-bench"), {"file": as_upload(smear), "quick_case_id": str(case.pk)}, headers=FRAGMENT
+    )
+
+    assert response.status_code == 409
+    assert not case.images.exists()
+
+
+def test_plain_form_sends_many_files_and_each_has_its_own_outcome(
+    sign_in: SignIn, technologist: User, case: Case, as_upload: Upload
+) -> None:
+    files = [as_upload(jpeg_of_cell(1), "good.jpg"), as_upload(b"text", "bad.jpg"), as_upload(b"", "empty.jpg")]
+
+    response = sign_in(technologist).post(reverse("upload-to-case", args=[case.pk]), {"file": files})
+
+    page = response.content.decode()
+    assert response.status_code == 202
+    assert case.images.count() == 1
+    assert all(name in page for name in ("good.jpg", "bad.jpg", "empty.jpg"))
+    assert "The file is empty" in page
+
+
+def test_no_file_is_said_in_words(sign_in: SignIn, technologist: User, case: Case) -> None:
+    response = sign_in(technologist).post(reverse("upload-to-case", args=[case.pk]))
+
+    assert response.status_code == 400
+    assert "No file was chosen" in response.content.decode()
+
+
+def test_thousand_files_in_one_form_are_refused_in_words(
+    sign_in: SignIn, technologist: User, case: Case, as_upload: Upload
+) -> None:
+    files = [as_upload(b"x") for _ in range(1000)]
+
+    response = sign_in(technologist).post(reverse("upload-to-case", args=[case.pk]), {"file": files})
+
+    assert response.status_code == 400
+    assert "at most 200" in response.content.decode()
+
+
+def test_role_without_upload_is_told_so(
+    sign_in: SignIn, auditor: User, case: Case, smear: bytes, as_upload: Upload
+) -> None:
+    response = sign_in(auditor).post(
+        reverse("upload-to-case", args=[case.pk]), {"file": as_upload(smear)}, headers=FRAGMENT
+    )
+
+    assert response.status_code == 403
+    assert not case.images.exists()
+
+
+def test_bench_says_why_nothing_moves(sign_in: SignIn, technologist: User) -> None:
+    page = sign_in(technologist).get(reverse("home")).content.decode()
+
+    assert "No model is active" in page
+
+
+# --- The result ------------------------------------------------------------------------------------------------
+
+
+def test_result_shows_class_confidence_all_probabilities_and_what_the_cell_does(
+    sign_in: SignIn, reader: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    prediction_of(image, model_version)
+
+    page = sign_in(reader).get(reverse("image", args=[image.pk])).content.decode()
+
+    assert "Lymphocyte" in page
+    assert "92.0 %" in page
+    assert all(name in page for name in ("Neutrophil", "Eosinophil", "Basophil", "Monocyte", "Platelet"))
+    assert "20-40 % of leukocytes" in page
+    assert "AI suggestion - not verified. For trained reviewers; not for diagnosis." in page
+    assert model_version.version in page
+
+
+def test_unidentified_image_is_never_shown_with_a_class(
+    sign_in: SignIn, reader: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    reason = "The model is not sure. It could be Lymphocyte or Monocyte. Please classify."
+    prediction_of(image, model_version, label="", abstained=True, reason_code="not_sure", reason=reason)
+
+    page = sign_in(reader).get(reverse("image", args=[image.pk])).content.decode()
+
+    assert reason in page
+    assert "Unidentified" in page
+
+
+def test_failed_image_shows_the_sentence_and_can_be_queued_again(
+    sign_in: SignIn, technologist: User, make_image: MakeImage
+) -> None:
+    image = make_image("failed")
+    client = sign_in(technologist)
+
+    assert "could not process this picture" in client.get(reverse("image", args=[image.pk])).content.decode()
+    client.post(reverse("image-requeue", args=[image.pk]))
+
+    image.refresh_from_db()
+    assert (image.status, image.faults, image.failure_code) == ("queued", 0, "")
+
+
+def test_same_picture_in_another_case_is_a_visible_warning(
+    sign_in: SignIn, technologist: User, make_image: MakeImage
+) -> None:
+    from classifier import services
+
+    content = jpeg_of_cell(5)
+    other = services.open_case(actor=technologist, accession_number="A-2002")
+    image = make_image(content=content)
+    make_image(content=content, case=other)
+
+    assert "A-2002" in sign_in(technologist).get(reverse("image", args=[image.pk])).content.decode()
+
+
+def test_cards_are_given_for_what_is_visible_only(
+    sign_in: SignIn, reader: User, stranger: User, make_image: MakeImage
+) -> None:
+    image = make_image()
+    url = f"{reverse('image-cards')}?id={image.pk}"
+
+    assert str(image.pk) in sign_in(reader).get(url).content.decode()
+    assert str(image.pk) not in sign_in(stranger).get(url).content.decode()
+
+
+def test_whole_way_from_drop_to_result(
+    sign_in: SignIn, technologist: User, case: Case, smear: bytes, as_upload: Upload, model_version: ModelVersion
+) -> None:
+    client = sign_in(technologist)
+    client.post(reverse("upload-to-case", args=[case.pk]), {"file": as_upload(smear)}, headers=FRAGMENT)
+    pipeline.classify_queued()
+
+    image = case.images.get()
+    page = client.get(reverse("image", args=[image.pk])).content.decode()
+    prediction = image.predictions.get()
+    assert str(prediction).lower() in page.lower()
+    overlay = Image.open(io.BytesIO(client.get(reverse("image-heat-map", args=[image.pk])).content))
+    assert overlay.mode == "RGBA"
+    assert abs(overlay.width / overlay.height - image.width / image.height) < 0.02
+
+
+def test_heat_map_is_hottest_where_its_values_are() -> None:
+    values = [[0.0, 0.0], [0.0, 1.0]]
+
+    overlay = Image.open(io.BytesIO(heat_map.draw(values, box=[100, 0, 200, 100], width=200, height=100)))
+
+    opacity = overlay.getchannel("A")
+    assert opacity.getpixel((190, 90)) > 150
+    assert opacity.getpixel((110, 10)) == 0
+    assert opacity.getpixel((10, 90)) == 0
+
+
+# --- Bytes -----------------------------------------------------------------------------------------------------
+
+
+def test_picture_leaves_with_safe_headers_and_to_no_cache(sign_in: SignIn, reader: User, make_image: MakeImage) -> None:
+    image = make_image()
+
+    response = sign_in(reader).get(reverse("image-file", args=[image.pk]))
+
+    assert b"".join(response) == Path(image.file.path).read_bytes()
+    assert response["Content-Type"] == "image/jpeg"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_picture_that_is_gone_from_the_disk_is_a_404(sign_in: SignIn, reader: User, make_image: MakeImage) -> None:
+    image = make_image()
+    Path(image.file.path).unlink()
+
+    assert sign_in(reader).get(reverse("image-file", args=[image.pk])).status_code == 404
+
+
+def test_storage_never_gives_a_link(make_image: MakeImage) -> None:
+    with pytest.raises(NotImplementedError):
+        _ = make_image().file.url
+
+
+# --- Cases -----------------------------------------------------------------------------------------------------
+
+
+def test_case_is_opened_by_form(sign_in: SignIn, technologist: User) -> None:
+    response = sign_in(technologist).post(reverse("case-open"), {"accession_number": "B-9", "specimen": "EDTA"})
+
+    case = Case.objects.get(accession_number="B-9")
+    assert response["Location"] == reverse("case", args=[case.pk])
+
+
+def test_taken_number_is_said_on_the_form(sign_in: SignIn, technologist: User, case: Case) -> None:
+    response = sign_in(technologist).post(reverse("case-open"), {"accession_number": case.accession_number})
+
+    assert response.status_code == 400
+    assert "already has a case with that accession number" in response.content.decode()
+
+
+def test_search_opens_an_exact_match_and_lists_what_begins_alike(
+    sign_in: SignIn, technologist: User, case: Case
+) -> None:
+    from classifier import services
+
+    services.open_case(actor=technologist, accession_number="A-1001-B")
+    client = sign_in(technologist)
+
+    exact = client.post(reverse("case-search"), {"accession_number": "a-1001"})
+    alike = client.post(reverse("case-search"), {"accession_number": "A-10"}).content.decode()
+
+    assert exact["Location"] == reverse("case", args=[case.pk])
+    assert "A-1001-B" in alike
+    assert "A-1001<" in alike
+
+
+def test_search_finds_nothing_of_another_laboratory(sign_in: SignIn, stranger: User, case: Case) -> None:
+    page = sign_in(stranger).post(reverse("case-search"), {"accession_number": case.accession_number})
+
+    assert page.status_code == 200
+    assert str(case.pk) not in page.content.decode()
+
+
+def test_accession_number_never_appears_in_an_address(sign_in: SignIn, reader: User, make_image: MakeImage) -> None:
+    image = make_image("failed")
+    client = sign_in(reader)
+
+    for url in (reverse("home"), reverse("cases"), reverse("images"), reverse("case", args=[image.case_id])):
+        page = client.get(url).content.decode()
+        links = [part.split('"', 1)[0] for part in page.split('href="')[1:]]
+        assert not any(image.case.accession_number in link for link in links)
+
+
+def test_history_is_paged_newest_first_without_gaps_or_repeats(
+    sign_in: SignIn, reader: User, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from classifier import views
+
+    monkeypatch.setattr(views, "IMAGES_ON_PAGE", 3)
+    images = [make_image("failed") for _ in range(8)]
+    now = timezone.now()
+    for place, image in enumerate(images):
+        CellImage.objects.filter(pk=image.pk).update(uploaded_at=now + timedelta(seconds=place))
+    client, query, seen = sign_in(reader), "", []
+
+    while query is not None:
+        page = client.get(reverse("images") + query).context["page"]
+        seen += [image.pk for image in page["rows"]]
+        query = page["older"]
+
+    assert seen == [image.pk for image in reversed(images)]
+
+
+@pytest.mark.parametrize("page", ["home", "cases", "images", "case"])
+@pytest.mark.parametrize("count", [2, 15])
+def test_number_of_queries_does_not_grow_with_the_rows(
+    page: str,
+    count: int,
+    sign_in: SignIn,
+    technologist: User,
+    make_image: MakeImage,
+    model_version: ModelVersion,
+    django_assert_max_num_queries: Any,
+) -> None:
+    images = [make_image("classified") for _ in range(count)]
+    for image in images:
+        prediction_of(image, model_version)
+    client = sign_in(technologist)
+    url = reverse(page, args=[images[0].case_id] if page == "case" else [])
+
+    with django_assert_max_num_queries(13):
+        assert client.get(url).status_code == 200
+
+
+# --- Who may see what ------------------------------------------------------------------------------------------
+
+PAGES = ["case", "image", "image-file", "image-heat-map", "upload-to-case", "image-requeue"]
+OPEN_TO_ALL = {"about", "account_login", "account_reset_password", "healthz", "api-schema", "api-docs"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_stranger_gets_404_for_what_belongs_to_another_laboratory(
+    page: str, sign_in: SignIn, stranger: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    prediction_of(image, model_version)
+    url = reverse(page, args=[image.case_id if "case" in page else image.pk])
+    client = sign_in(stranger)
+
+    assert (client.post if page in {"upload-to-case", "image-requeue"} else client.get)(url).status_code == 404
+
+
+@pytest.mark.parametrize("actor", ["reader", "auditor", "lab_admin"])
+@pytest.mark.parametrize("page", ["case", "image", "image-file", "image-heat-map", "home", "cases", "images"])
+def test_every_role_of_the_laboratory_sees_its_cases_and_images(
+    actor: str,
+    page: str,
+    sign_in: SignIn,
+    make_image: MakeImage,
+    model_version: ModelVersion,
+    request: pytest.FixtureRequest,
+) -> None:
+    image = make_image("classified")
+    prediction_of(image, model_version)
+    about = [] if page in {"home", "cases", "images"} else [image.case_id if page == "case" else image.pk]
+
+    assert sign_in(request.getfixturevalue(actor)).get(reverse(page, args=about)).status_code == 200
+
+
+def test_platform_operator_sees_no_patient_data(sign_in: SignIn, operator: User, make_image: MakeImage) -> None:
+    image = make_image()
+    client = sign_in(operator)
+
+    assert client.get(reverse("image", args=[image.pk])).status_code == 404
+    assert client.get(reverse("image-file", args=[image.pk])).status_code == 404
+    assert image.case.accession_number not in client.get(reverse("cases")).content.decode()
+
+
+@pytest.mark.parametrize("page", ["home", "cases", "images", "queue-line", "case-open", "image-cards"])
+def test_page_needs_a_user(page: str, db: None) -> None:
+    response = Client().get(reverse(page))
+
+    assert response.status_code == 302
+    assert response["Location"].startswith(reverse("account_login"))
+
+
+def test_signed_out_script_gets_a_plain_401(db: None) -> None:
+    assert Client().get(reverse("queue-line"), headers=FRAGMENT).status_code == 401
+
+
+@pytest.mark.parametrize("page", sorted(OPEN_TO_ALL))
+def test_page_is_open_to_everybody(page: str, db: None) -> None:
+    assert Client().get(reverse(page)).status_code == 200
+
+
+# --- When something goes wrong ---------------------------------------------------------------------------------
+
+
+def test_unknown_page_is_a_page_not_a_traceback(sign_in: SignIn, reader: User) -> None:
+    response = sign_in(reader).get("/nowhere/")
+
+    assert response.status_code == 404
+    assert "There is nothing here" in response.content.decode()
+
+
+def test_fault_of_ours_shows_a_calm_page_and_no_detail(
+    sign_in: SignIn, reader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from classifier import views
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(views, "queue_context", broken)
+    client = sign_in(reader)
+    client.raise_request_exception = False
+    response = client.get(reverse("home"))
+
+    assert response.status_code == 500
+    assert "secret detail" not in response.content.decode()
+    assert "Nothing was lost" in response.content.decode()
+
+
+def test_missing_csrf_token_is_said_in_words(technologist: User, case: Case) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(technologist)
+
+    response = client.post(reverse("upload-to-case", args=[case.pk]))
+
+    assert response.status_code == 403
+    assert "Reload the page" in response.content.decode()
+
+
+def test_every_page_is_served_under_a_strict_policy(sign_in: SignIn, reader: User) -> None:
+    response = sign_in(reader).get(reverse("home"))
+
+    policy = response["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert response["X-Frame-Options"] == "DENY"
+    assert response["Referrer-Policy"] == "same-origin"
