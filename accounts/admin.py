@@ -6,6 +6,7 @@ from allauth.account.models import EmailAddress
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.models import Group
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from knox.models import AuthToken
@@ -14,7 +15,7 @@ from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.roles import Verb
 from accounts.services import save_user
 
-for unused in (EmailAddress, AuthToken):
+for unused in (EmailAddress, Group, AuthToken):
     if admin.site.is_registered(unused):
         admin.site.unregister(unused)
 

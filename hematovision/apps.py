@@ -1,4 +1,4 @@
-from typing import ClassVar
+from types import ModuleType
 
 from django.apps import AppConfig
 from django.contrib.staticfiles.apps import StaticFilesConfig
@@ -12,9 +12,6 @@ class WiringConfig(AppConfig):
 class UsedStaticFilesConfig(StaticFilesConfig):
     """Leaves out what no page asks for: API viewers and builds of them that are not used."""
 
-    ignore_patterns: ClassVar[list[str]] = [
-        *StaticFilesConfig.ignore_patterns,
-        "swagger-ui-es-*",
-        "redoc",
-        "rest_framework",
-    ]
+    def __init__(self, app_name: str, app_module: ModuleType) -> None:
+        super().__init__(app_name, app_module)
+        self.ignore_patterns = [*self.ignore_patterns, "swagger-ui-es-*", "redoc", "rest_framework"]

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Dict, List, Tuple
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -39,15 +40,15 @@ class CannotStart(Exception):
     """The sentence that the user reads."""
 
 
-def say(line):
+def say(line: str) -> None:
     print(line, flush=True)
 
 
-def version_text(version):
+def version_text(version: Tuple[int, int]) -> str:
     return "{}.{}".format(*version)
 
 
-def shortcoming():
+def shortcoming() -> str:
     """What keeps this Python from making the virtual environment, if anything does."""
     version = sys.version_info[:2]
     if not OLDEST <= version <= NEWEST:
@@ -57,7 +58,7 @@ def shortcoming():
     return ""
 
 
-def find_other_python():
+def find_other_python() -> str:
     """Another Python on the PATH that will do."""
     check = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
     for minor in range(OLDEST[1], NEWEST[1] + 1):
@@ -76,12 +77,12 @@ def find_other_python():
     return ""
 
 
-def fingerprint(name):
+def fingerprint(name: str) -> str:
     with open(os.path.join(ROOT, name), "rb") as lock:
         return hashlib.sha256(lock.read()).hexdigest()
 
 
-def read_stamp():
+def read_stamp() -> Dict[str, str]:
     """Lock file -> hash of what is installed; empty unless the virtual environment is whole and its Python starts."""
     try:
         with open(STAMP) as stamp:
@@ -95,13 +96,13 @@ def read_stamp():
     return installed if alive and isinstance(installed, dict) else {}
 
 
-def write_stamp(installed):
+def write_stamp(installed: Dict[str, str]) -> None:
     with open(STAMP + ".new", "w") as stamp:
         json.dump(installed, stamp, indent=1, sort_keys=True)
     os.replace(STAMP + ".new", STAMP)
 
 
-def check_place(locks):
+def check_place(locks: Tuple[str, ...]) -> None:
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         raise CannotStart(f"HematoVision runs on Linux on x86-64; this is {platform.system()} on {platform.machine()}.")
     probe = os.path.join(ROOT, f".write-probe-{os.getpid()}")
@@ -117,7 +118,7 @@ def check_place(locks):
         )
 
 
-def make_environment():
+def make_environment() -> None:
     say(f"Making the virtual environment in .venv with Python {platform.python_version()}.")
     made = subprocess.run(
         [sys.executable, "-I", "-m", "venv", "--clear", VENV],
@@ -130,12 +131,12 @@ def make_environment():
         raise CannotStart(f"The virtual environment could not be made: {last_line(made.stdout)}")
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason was given."
 
 
-def install(locks):
+def install(locks: Tuple[str, ...]) -> None:
     """Run pip on the locks; every package is pinned with its hash, and the locks are complete (hence --no-deps)."""
     pinned = set()
     for name in locks:
@@ -182,10 +183,10 @@ def install(locks):
         raise CannotStart("pip could not {}: {}".format(verb, last_line("\n".join(errors))))
 
 
-def watch(pip, total):
+def watch(pip: "subprocess.Popen[str]", total: int) -> List[str]:
     """Show how far pip is, without its hundreds of lines; return the last of them."""
     lines, seen, told = [], 0, time.time()
-    for line in pip.stdout:
+    for line in pip.stdout or ():
         lines = (lines + [line.strip()])[-50:]
         seen += line.startswith("Collecting ")
         if line.startswith("Installing collected"):
@@ -196,7 +197,7 @@ def watch(pip, total):
     return lines
 
 
-def prepare(locks):
+def prepare(locks: Tuple[str, ...]) -> None:
     """Bring `.venv` to the state that the locks describe; quick if it is there already."""
     wanted = {name: fingerprint(name) for name in locks}
     if wanted.items() <= read_stamp().items():
@@ -228,7 +229,7 @@ def prepare(locks):
         os.close(folder)
 
 
-def main():
+def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in TASKS:
         raise CannotStart("Usage: bootstrap.py {}".format("|".join(sorted(TASKS))))
     locks, arguments = TASKS[sys.argv[1]]

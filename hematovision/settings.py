@@ -85,8 +85,6 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # --- Applications ----------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "accounts",
-    "classifier",
     "hematovision.apps.WiringConfig",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -103,6 +101,9 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "csp",
     "django_structlog",
+    # Ours come last, so that our admin can take out what it does not want of the others'.
+    "accounts",
+    "classifier",
 ]
 
 MIDDLEWARE = [

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -139,10 +140,8 @@ class Child:
 
     def kill_group(self) -> None:
         if self.process is not None:
-            try:
+            with suppress(ProcessLookupError):  # all gone
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # all gone
 
 
 class Supervisor:
@@ -155,7 +154,8 @@ class Supervisor:
         self.children: list[Child] = []
         self.lock: int | None = None
         self.run_log = self.var / "run.log"
-        self.embedded = not os.environ.get("REDIS_URL") and not os.environ.get("REDIS_URL_FILE")
+        given = os.environ.get("REDIS_URL") or os.environ.get("REDIS_URL_FILE")
+        self.broker = None if given else EmbeddedBroker(self.var)
 
     # --- Checks: nothing is changed before all of them have passed -------------------------------------------------
     def valid_port(self) -> int:
@@ -208,8 +208,10 @@ class Supervisor:
 
     # --- Life ------------------------------------------------------------------------------------------------------
     def say(self, line: str) -> None:
-        print(line, flush=True)
-        with self.run_log.open("a") as log:
+        # A reader that went away, or a full disk, is no reason to stop serving.
+        with suppress(OSError):
+            print(line, flush=True)
+        with suppress(OSError), self.run_log.open("a") as log:
             log.write(f"{line}\n")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -237,8 +239,8 @@ class Supervisor:
 
     def start(self, listener: socket.socket) -> bool:
         """Bring everything up in order; False if we were told to stop meanwhile."""
-        if self.embedded:
-            self.start_broker()
+        if self.broker:
+            self.start_broker(self.broker)
         else:
             (self.var / "broker-url").unlink(missing_ok=True)
         if not self.prepare():
@@ -263,8 +265,7 @@ class Supervisor:
         child.start()
         return child
 
-    def start_broker(self) -> None:
-        broker = EmbeddedBroker(self.var)
+    def start_broker(self, broker: EmbeddedBroker) -> None:
         child = self.add("broker", broker.command, before_start=broker.prepare)
         for attempt in (1, 2):
             deadline = time.monotonic() + BROKER_SECONDS
@@ -284,29 +285,31 @@ class Supervisor:
 
     def prepare(self) -> bool:
         """Run the preparation, passing on what it says; Ctrl-C reaches it too."""
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
         process = subprocess.Popen(
-            [sys.executable, "-m", "hematovision.preparation"],
+            python("hematovision.preparation"),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=writer,
+            stderr=writer,
             process_group=0,
             preexec_fn=die_with_parent(),
         )
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
+        os.close(writer)
         rest = b""
         running = True
-        while running:
-            running = process.poll() is None
-            *lines, rest = (rest + (process.stdout.read() or b"")).split(b"\n")
-            for line in lines:
-                self.say(line.decode(errors="replace"))
-            if self.stopping():
-                process.terminate()
-                process.wait()
-                return False
-            time.sleep(0.05)
+        with open(reader, "rb", buffering=0) as output:
+            while running:
+                running = process.poll() is None
+                *lines, rest = (rest + (output.read() or b"")).split(b"\n")
+                for line in lines:
+                    self.say(line.decode(errors="replace"))
+                if self.stopping():
+                    process.terminate()
+                    process.wait()
+                    return False
+                time.sleep(0.05)
         if process.returncode != 0:
             message = f"{rest.decode(errors='replace')}HematoVision was not started."
             raise CannotStart(message)
@@ -343,8 +346,8 @@ class Supervisor:
             self.say("Stopping ...")
         for child in reversed(self.children):
             child.stop(self.hurry)
-        if self.embedded:
-            EmbeddedBroker(self.var).close()
+        if self.broker:
+            self.broker.close()
         if self.stopping():
             self.say("Stopped.")
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from django.apps import apps
 from django.core.management import call_command
+from django.db.models import PROTECT, ForeignKey
 
 from accounts.facts import Fact
 
@@ -131,9 +132,9 @@ def test_every_fact_has_its_triggers_listed_for_the_tests() -> None:
 
 def test_evidence_is_never_deleted_by_cascade() -> None:
     for model in apps.get_app_config("classifier").get_models():
-        for field in model._meta.get_fields():
-            if field.many_to_one and hasattr(field, "remote_field"):
-                assert field.remote_field.on_delete.__name__ == "PROTECT", f"{model.__name__}.{field.name}"
+        for field in model._meta.fields:
+            if isinstance(field, ForeignKey):
+                assert field.remote_field.on_delete is PROTECT, f"{model.__name__}.{field.name}"
 
 
 @pytest.mark.django_db

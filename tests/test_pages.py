@@ -217,7 +217,7 @@ def test_heat_map_is_hottest_where_its_values_are() -> None:
 
     overlay = Image.open(io.BytesIO(heat_map.draw(values, box=[100, 0, 200, 100], width=200, height=100)))
 
-    opacity = overlay.getchannel("A")
+    opacity: Any = overlay.getchannel("A")
     assert opacity.getpixel((190, 90)) > 150
     assert opacity.getpixel((110, 10)) == 0
     assert opacity.getpixel((10, 90)) == 0

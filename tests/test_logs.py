@@ -1,0 +1,73 @@
+"""Patient text never reaches a log, whatever happens on the way."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from accounts.models import AuditEvent, User
+from classifier import pipeline
+from classifier.models import ModelVersion
+from tests.pictures import jpeg_of_cell
+
+PLANTED = "PLANTED-7731"
+
+
+def test_nothing_that_people_type_or_name_is_logged_or_kept_in_the_trail(
+    sign_in: Callable[[User], Client],
+    api: Callable[..., APIClient],
+    technologist: User,
+    model_version: ModelVersion,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client = sign_in(technologist)
+    client.raise_request_exception = False
+    fields: dict[str, Any] = {"accession_number": PLANTED, "patient_pseudonym": f"{PLANTED}-P", "specimen": PLANTED}
+
+    client.post(reverse("case-open"), fields)
+    client.post(reverse("case-open"), fields)
+    client.post(reverse("case-search"), {"accession_number": PLANTED})
+    client.get(reverse("cases"), {"q": PLANTED})
+    client.get(f"/nowhere/?name={PLANTED}")
+    api(technologist).post("/api/v1/cases/", {**fields, "wbc_value": PLANTED})
+    for name, content in ((f"{PLANTED}.jpg", jpeg_of_cell(3)), (f"{PLANTED}.txt", PLANTED.encode())):
+        upload = {"file": SimpleUploadedFile(name, content), "quick_case_id": str(uuid.uuid4())}
+        client.post(reverse("upload-to-bench"), upload)
+    while pipeline.classify_queued():
+        pass
+
+    assert caplog.records
+    assert PLANTED not in caplog.text
+    assert PLANTED not in "".join(str(record.__dict__) for record in caplog.records)
+    assert PLANTED not in str(list(AuditEvent.objects.values()))
+
+
+def test_health_probes_leave_no_trace_in_the_log(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="django_structlog")
+
+    Client().get("/healthz")
+
+    assert not [record for record in caplog.records if record.name.startswith("django_structlog")]
+
+
+def test_log_lines_of_a_request_share_its_id(
+    sign_in: Callable[[User], Client], technologist: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    sign_in(technologist).get(reverse("home"))
+
+    lines: list[Any] = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    finished = [line for line in lines if line["event"] == "request_finished"]
+    assert finished[-1]["request"] == "GET /"
+    assert {line["request_id"] for line in lines if line["event"].startswith("request_")} == {
+        finished[-1]["request_id"]
+    }
+    assert "user_agent" not in str(lines)
