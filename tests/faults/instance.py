@@ -63,15 +63,15 @@ class Instance:
     # --- Processes -------------------------------------------------------------------------------------------------
     def start(self, *names: str) -> None:
         commands = {
-            "web": lambda: web_command(f"127.0.0.1:{self.port}"),
-            "worker": worker_command,
-            "beat": lambda: beat_command(self.var),
-            "supervisor": lambda: python("hematovision.supervisor"),
+            "web": web_command(f"127.0.0.1:{self.port}"),
+            "worker": worker_command(),
+            "beat": beat_command(self.var),
+            "supervisor": python("hematovision.supervisor"),
         }
         for name in names:
             with (self.var / f"{name}-output.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    commands[name](),
+                    commands[name],
                     cwd=ROOT,
                     env={**self.environment, "PORT": str(self.port)},
                     stdin=subprocess.DEVNULL,
@@ -121,8 +121,8 @@ class Instance:
     def manage(self, *arguments: str) -> str:
         return self.run(sys.executable, "manage.py", *arguments)
 
-    def prepare(self) -> None:
-        self.run(*python("hematovision.preparation"))
+    def prepare(self) -> str:
+        return self.run(*python("hematovision.preparation"))
 
     def run(self, *command: str) -> str:
         done = subprocess.run(

@@ -53,6 +53,7 @@ def test_killed_pool_child_loses_no_image_and_doubles_none(instance: Instance) -
     all_classified_once(instance)
 
 
+@pytest.mark.long
 def test_worker_killed_in_front_of_a_living_one_loses_nothing(instance: Instance) -> None:
     """Two workers share the queue; the one that lives on takes over, without any restart."""
     upload(instance, instance.client())

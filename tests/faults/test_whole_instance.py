@@ -3,11 +3,13 @@
 import os
 import re
 import signal
+import sqlite3
+from contextlib import closing
 
 import psutil
 
 from tests.faults.conftest import QUICK, MakeInstance
-from tests.faults.instance import Instance, pictures, wait_until
+from tests.faults.instance import Instance, free_port, pictures, wait_until
 
 
 def start(instance: Instance) -> float:
@@ -20,6 +22,10 @@ def start(instance: Instance) -> float:
         return not client.unready()
 
     return wait_until(ready, 90, "the instance is ready")
+
+
+def wait_until_said(instance: Instance, sentence: str) -> None:
+    wait_until(lambda: sentence in instance.output("supervisor"), 10, f"the supervisor says: {sentence}")
 
 
 def process_of(instance: Instance, word: str) -> psutil.Process:
@@ -62,31 +68,45 @@ def test_every_process_that_dies_is_started_again(make_instance: MakeInstance) -
     client = instance.client()
     for word, name in {"valkey": "broker", " worker ": "worker", " beat ": "beat", "gunicorn": "web server"}.items():
         process_of(instance, word).kill()
-        announced = f"The {name} was ended by SIGKILL; it starts again in 1 s."
-        wait_until(lambda text=announced: text in instance.output("supervisor"), 10, announced)
+        wait_until_said(instance, f"The {name} was ended by SIGKILL; it starts again in 1 s.")
     image = client.upload(client.open_case(), pictures(1)[0])
     wait_until(lambda: client.image(image)["status"] == "classified", 60, "an image is classified afterwards")
     wait_until(lambda: not client.unready(), 60, "the instance is ready again")
 
 
-def test_nothing_survives_a_killed_supervisor_and_the_next_start_is_clean(make_instance: MakeInstance) -> None:
+def test_second_supervisor_is_refused_and_nothing_survives_a_killed_one(make_instance: MakeInstance) -> None:
     instance = make_instance(**QUICK)
     start(instance)
-    supervisor = instance.processes.pop("supervisor")
-    os.kill(supervisor.pid, signal.SIGKILL)  # the supervisor alone, not its group
-    supervisor.wait()
+    first = instance.processes.pop("supervisor")
+    used, instance.port = instance.port, free_port()
+    instance.start("supervisor")
+    assert instance.processes.pop("supervisor").wait(20) == 2
+    assert f"running already (process {first.pid})" in instance.output("supervisor")
+    instance.port = used
+    assert not instance.client().unready(), "the first one must not notice"
+
+    os.kill(first.pid, signal.SIGKILL)  # the supervisor alone, not its group
+    first.wait()
     wait_until(lambda: instance.living() == [], 15, "no process of the instance is left")
     start(instance)
 
 
-def test_second_supervisor_of_an_instance_is_refused(make_instance: MakeInstance) -> None:
-    instance = make_instance(**QUICK)
-    start(instance)
-    first = instance.processes.pop("supervisor")
-    port, instance.port = instance.port, 1 + instance.port % 60000
-    instance.start("supervisor")
-    assert instance.processes.pop("supervisor").wait(20) == 2
-    assert f"running already (process {first.pid})" in instance.output("supervisor")
-    instance.port = port
-    instance.processes["supervisor"] = first
-    assert not instance.client().unready()
+def test_pending_migrations_are_applied_after_a_backup(make_instance: MakeInstance) -> None:
+    instance = make_instance()
+    instance.manage("migrate", "sessions", "zero")
+    said = instance.prepare()
+    assert "Migrating the database (1 steps)" in said
+    backups = list(instance.var.glob("backups/*.sqlite3"))
+    if instance.database_url:
+        assert "backups of PostgreSQL are the operator's" in said
+        assert backups == []
+    else:
+        [backup] = backups
+        assert f"The database is backed up before the upgrade: {backup}" in said
+        with closing(sqlite3.connect(backup)) as copy:
+            [(users,)] = copy.execute("SELECT count(*) FROM accounts_user").fetchall()
+            tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master")}
+        assert users == 4
+        assert "django_session" not in tables, "the copy must be from before the migration"
+    assert "Migrating" not in instance.prepare()
+    assert len(list(instance.var.glob("backups/*.sqlite3"))) == len(backups)
