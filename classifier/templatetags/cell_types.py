@@ -19,9 +19,11 @@ def cell_name(slug: str) -> str:
 
 @register.filter
 def percent(fraction: float) -> str:
-    """0.934 -> `93.4 %`. Never rounds up to certainty: 0.9999 is `> 99.9 %`."""
-    if 0.999 < fraction < 1:
+    """0.934 -> `93.4 %`. Never rounds to certainty: 0.9999 is `> 99.9 %`, 0.0001 is `< 0.1 %`."""
+    if fraction > 0.999:
         return "> 99.9 %"
+    if fraction < 0.001:
+        return "< 0.1 %"
     return f"{100 * fraction:.1f} %"
 
 

@@ -93,11 +93,15 @@ async function showPanel(old) {
   }
 }
 
-// The picture that is already there stays: it is loaded, and the server lets nobody cache it.
-export function replace(old, fresh) {
+// The picture that is already there stays: it is loaded, and the server lets nobody cache it. It must never enter the
+// document of the fragment, or it would be loaded again; nor must its double enter ours.
+function replace(old, fresh) {
   const picture = old.querySelector("img");
   const focused = old.contains(document.activeElement) && document.activeElement;
-  if (picture) fresh.querySelector("img")?.replaceWith(picture);
+  const place = document.createElement("span");
+  if (picture) fresh.querySelector("img")?.replaceWith(place);
+  document.adoptNode(fresh);
+  if (place.parentNode) place.replaceWith(picture);
   old.replaceWith(fresh);
   if (focused) fresh.querySelector(focused.matches("[data-stage]") ? "[data-stage]" : "a[href]")?.focus();
 }

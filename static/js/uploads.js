@@ -37,6 +37,8 @@ function start() {
     };
     counts.total += chosen.length;
     section.hidden = false;
+    form.classList.add("compact");
+    if (result) result.hidden = true;
     for (const file of chosen) queue.push({ file, drop, row: rowFor(file) });
     draw(queue.slice(-chosen.length).map((each) => each.row));
     pump();
@@ -88,7 +90,7 @@ function start() {
 
   function finish(entry, status, html) {
     sending -= 1;
-    const outcome = status && parse(html).querySelector(".card, [data-refused]");
+    const outcome = parse(html).querySelector(".card, [data-refused]");
     if (status === 401) {
       hold(entry);
     } else if (outcome?.matches(".card")) {

@@ -22,8 +22,12 @@ function act(panel, name, direction) {
 // Zooming keeps the cell that was found, else the middle, in sight.
 function centre(panel) {
   const stage = panel.querySelector("[data-stage]");
-  stage.scrollLeft = (stage.scrollWidth - stage.clientWidth) / 2;
-  stage.scrollTop = (stage.scrollHeight - stage.clientHeight) / 2;
+  const found = panel.querySelector("[data-box]");
+  const { x, y, width, height } = found?.querySelector("path").getBBox() ?? {};
+  const across = found ? (x + width / 2) / found.viewBox.baseVal.width : 0.5;
+  const down = found ? (y + height / 2) / found.viewBox.baseVal.height : 0.5;
+  stage.scrollLeft = across * stage.scrollWidth - stage.clientWidth / 2;
+  stage.scrollTop = down * stage.scrollHeight - stage.clientHeight / 2;
 }
 
 function toggle(layer, button) {

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
 
@@ -46,6 +48,16 @@ def browser() -> Iterator[Browser]:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[LiveServer]:
+    """The application with its static files as they lie in the sources, not as some earlier run collected them."""
+    server = LiveServer("localhost", start=False)
+    server.thread.static_handler = StaticFilesHandler
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def complaints() -> list[str]:
     """What the browser complained about; a test that provokes a complaint takes it out again."""
@@ -53,7 +65,7 @@ def complaints() -> list[str]:
 
 
 @pytest.fixture
-def visit(browser: Browser, live_server: Any, complaints: list[str]) -> Iterator[Visit]:
+def visit(browser: Browser, live_server: LiveServer, complaints: list[str]) -> Iterator[Visit]:
     """A page of the application in a browser of its own: `visit(user, path, width=..., theme=...)`."""
     contexts: list[BrowserContext] = []
 
