@@ -119,6 +119,7 @@ def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
         "case": case,
         "page": html_page(request, images, IMAGES_ON_PAGE),
         "may_upload": request.user.may(Verb.UPLOAD),
+        **queue_context(),
     }
     return render(request, "classifier/case.html", context)
 
@@ -128,7 +129,7 @@ def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
 def image_list(request: SignedInRequest) -> HttpResponse:
     """The history: all images of the laboratory, the newest first."""
     page = html_page(request, images_of(request), IMAGES_ON_PAGE)
-    context = {"page": page, "may_upload": request.user.may(Verb.UPLOAD)}
+    context = {"page": page, "may_upload": request.user.may(Verb.UPLOAD), **queue_context()}
     return render(request, "classifier/image_list.html", context)
 
 
@@ -145,6 +146,7 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         "bars": bars_of(prediction) if prediction else [],
         "elsewhere": CellImage.objects.visible_to(request.user).same_picture_elsewhere(image).select_related("case"),
         "may_upload": request.user.may(Verb.UPLOAD),
+        **(queue_context() if image.is_waiting else {}),
     }
     return render(request, template, context)
 

@@ -150,7 +150,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.var: Path = settings.VAR_DIR
         self.port = self.valid_port()
-        self.signals = 0
+        self.signals: list[int] = []
         self.children: list[Child] = []
         self.lock: int | None = None
         self.run_log = self.var / "run.log"
@@ -215,13 +215,14 @@ class Supervisor:
             log.write(f"{line}\n")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signals += 1
+        self.signals.append(number)
 
     def stopping(self) -> bool:
-        return self.signals > 0
+        return bool(self.signals)
 
     def hurry(self) -> bool:
-        return self.signals > 1
+        """A second Ctrl-C; SIGTERM may well come twice, from make and from whoever ended make."""
+        return self.signals.count(signal.SIGINT) > 1
 
     def run(self) -> int:
         with self.open_port() as listener:

@@ -3,7 +3,9 @@ import { fragment, parse, watch } from "./polling.js";
 import { csrfToken, whenSignedIn } from "./session.js";
 
 const AT_ONCE = 3;
-const ROWS_IN_A_FRAME = 100;
+const ROWS_OF_WAITING = 30;
+const REFRESH = 150;
+const SPEAK = 2000;
 const form = document.querySelector("form[data-upload]");
 if (form) start();
 
@@ -20,6 +22,7 @@ function start() {
 
   const queue = [];
   const unsent = new Set();
+  const arrived = [];
   const counts = { total: 0, accepted: 0, refused: 0 };
   let sending = 0;
   let paused = false;
@@ -39,15 +42,19 @@ function start() {
     section.hidden = false;
     form.classList.add("compact");
     if (result) result.hidden = true;
-    for (const file of chosen) queue.push({ file, drop, row: rowFor(file) });
-    draw(queue.slice(-chosen.length).map((each) => each.row));
+    for (const file of chosen) queue.push({ file, drop, row: null });
+    refresh();
     pump();
   }
 
-  // A thousand rows are added a hundred a frame, so that the page stays alive.
-  function draw(rows) {
-    list.append(...rows.splice(0, ROWS_IN_A_FRAME));
-    if (rows.length) requestAnimationFrame(() => draw(rows));
+  // Of a thousand that wait, the next few are shown; the others are a number.
+  function draw() {
+    for (const entry of queue.slice(0, ROWS_OF_WAITING)) rowOf(entry);
+  }
+
+  function rowOf(entry) {
+    if (!entry.row) list.append((entry.row = rowFor(entry.file)));
+    return entry.row;
   }
 
   function rowFor(file) {
@@ -62,12 +69,13 @@ function start() {
   // --- sending -----------------------------------------------------------------------------------------------
   function pump() {
     while (!paused && sending < AT_ONCE && queue.length) send(queue.shift());
-    tell();
+    soon();
   }
 
   function send(entry) {
     sending += 1;
-    const { file, drop, row } = entry;
+    const { file, drop } = entry;
+    const row = rowOf(entry);
     const bar = row.querySelector("progress");
     const state = row.querySelector(".state");
     const body = new FormData();
@@ -119,12 +127,9 @@ function start() {
     counts.accepted += 1;
     shownCase = card.querySelector(".card-case");
     entry.row.remove();
-    const old = cards.querySelector(`[data-image="${card.dataset.image}"]`);
-    if (old) old.remove();
-    cards.prepend(card);
     if (known) tellOf(card, "Was in this case already");
-    if (entry.drop.alone && result) open(card.dataset.image, card.querySelector(".card-name").href);
-    watch();
+    arrived.push(card);
+    if (entry.drop.alone && result) open(card.querySelector(".card-name").href);
   }
 
   function tellOf(card, words) {
@@ -165,14 +170,14 @@ function start() {
 
   function retry(entry) {
     if (!unsent.delete(entry)) return;
-    const fresh = rowFor(entry.file);
-    entry.row.replaceWith(fresh);
-    queue.push({ ...entry, row: fresh });
+    entry.row.remove();
+    queue.push({ ...entry, row: null });
+    refresh();
     pump();
   }
 
   // --- showing -----------------------------------------------------------------------------------------------
-  async function open(id, url) {
+  async function open(url) {
     try {
       const panel = await fragment(url);
       result.replaceChildren(panel);
@@ -184,33 +189,55 @@ function start() {
     }
   }
 
+  // What many outcomes change is drawn together, a few times a second.
+  let timer = null;
+  function soon() {
+    timer ??= setTimeout(refresh, REFRESH);
+  }
+
+  function refresh() {
+    clearTimeout(timer);
+    timer = null;
+    draw();
+    place();
+    tell();
+  }
+
+  function place() {
+    if (!arrived.length) return;
+    for (const card of arrived) cards.querySelector(`[data-image="${card.dataset.image}"]`)?.remove();
+    cards.prepend(...arrived.splice(0).reverse());
+    watch();
+  }
+
   let told = 0;
   let later = null;
   function tell() {
     const { total, accepted, refused } = counts;
+    const done = accepted + refused;
     const parts = [`${accepted} of ${total} accepted`];
     if (refused) parts.push(`${refused} refused`);
     if (unsent.size) parts.push(`${unsent.size} not sent`);
+    if (queue.length) parts.push(`${queue.length} to go`);
     summary.textContent = `${parts.join(", ")}. `;
-    if (shownCase && !document.querySelector("h1 + .ribbon")) {
+    if (shownCase && "quick" in form.dataset) {
       const link = shownCase.cloneNode(true);
       link.className = "";
       link.textContent = `Open case ${shownCase.textContent}`;
       summary.append(link);
     }
-    const done = accepted + refused;
     overall.value = total ? done / total : 0;
     overall.hidden = done === total || total < 2;
     retryAll.hidden = unsent.size < 2;
-    clear.hidden = !list.querySelector("[data-refused]");
-    // Spoken at most every two seconds, and always at the end.
+    clear.hidden = !refused || !list.querySelector("[data-refused]");
     clearTimeout(later);
-    const speak = () => {
-      told = Date.now();
-      document.dispatchEvent(new CustomEvent("announce", { detail: parts.join(", ") }));
-    };
-    if (done === total || Date.now() - told > 2000) speak();
-    else later = setTimeout(speak, 2000);
+    if (done === total || Date.now() - told > SPEAK) speak(parts);
+    else later = setTimeout(speak, SPEAK, parts);
+  }
+
+  function speak(parts) {
+    told = Date.now();
+    document.dispatchEvent(new CustomEvent("announce", { detail: parts.join(", ") }));
   }
 
   // --- wiring ------------------------------------------------------------------------------------------------
