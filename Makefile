@@ -2,7 +2,8 @@
 # HOST=, PORT=, PYTHON= and every variable in .env.example can be given on the command line.
 
 PYTHON ?= python3
-BOOTSTRAP = "$(PYTHON)" -I hematovision/bootstrap.py
+# exec: no shell in between, so that whoever ends make ends what it started.
+BOOTSTRAP = exec "$(PYTHON)" -I hematovision/bootstrap.py
 BIN = .venv/bin
 
 .PHONY: help run test test-all install lint types format lock clean

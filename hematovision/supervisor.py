@@ -3,6 +3,7 @@
 The processes are ordinary ones (a broker, a Celery worker and beat, gunicorn); nothing here knows what they do.
 """
 
+import dbm
 import fcntl
 import os
 import signal
@@ -64,6 +65,15 @@ def beat_command(var: Path) -> list[str]:
     # No pid file: the lock on the instance says who runs, and a stale file could only get in the way.
     flags = ("--schedule", str(var / "celerybeat-schedule"), "--pidfile=", "--loglevel", "INFO")
     return python("celery", "-A", "hematovision", "beat", *flags)
+
+
+def drop_unreadable_schedule(var: Path) -> None:
+    """Beat would end for ever over a timer file that it cannot open; without one it begins anew."""
+    try:
+        dbm.open(str(var / "celerybeat-schedule"), "r").close()
+    except dbm.error:
+        for file in var.glob("celerybeat-schedule*"):
+            file.unlink()
 
 
 def web_command(bind: str) -> list[str]:
@@ -247,7 +257,7 @@ class Supervisor:
         if not self.prepare():
             return False
         self.add("worker", worker_command())
-        self.add("beat", beat_command(self.var))
+        self.add("beat", beat_command(self.var), before_start=lambda: drop_unreadable_schedule(self.var))
         self.greet()
         web = web_command(f"fd://{listener.fileno()}")
         self.add("web server", web, descriptors=(listener.fileno(),))

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shelve
 import shutil
 import signal
 import socket
@@ -284,6 +285,20 @@ def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait_until(lambda: is_gone(orphan))
+
+
+def test_only_an_unreadable_timer_file_is_dropped(tmp_path: Path) -> None:
+    schedule = tmp_path / "celerybeat-schedule"
+    with shelve.open(str(schedule)) as timer:
+        timer["entries"] = {}
+    supervisor.drop_unreadable_schedule(tmp_path)
+    kept = list(tmp_path.iterdir())
+    assert kept
+    for file in kept:
+        file.write_bytes(b"damaged" * 999)
+    supervisor.drop_unreadable_schedule(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    supervisor.drop_unreadable_schedule(tmp_path)
 
 
 def test_log_is_emptied_under_its_writer_and_one_predecessor_is_kept(tmp_path: Path) -> None:

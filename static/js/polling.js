@@ -58,6 +58,7 @@ async function poll() {
   } catch (error) {
     step = STEPS.length;
     if (error.message === "signed out") return;
+    showTrouble();
   } finally {
     busy = false;
   }
@@ -74,6 +75,7 @@ async function show(ids, cards) {
         delete old.dataset.waiting;
       } else if ("panel" in old.dataset) {
         if (old.dataset.status !== fresh.dataset.status) await showPanel(old);
+        else old.querySelector(".verdict-class").textContent = fresh.querySelector(".state").textContent;
       } else {
         changed ||= old.dataset.status !== fresh.dataset.status;
         replace(old, fresh.cloneNode(true));
@@ -116,6 +118,14 @@ async function showQueue() {
     document.dispatchEvent(new CustomEvent("announce", { detail: obstacle.textContent }));
   }
   queuePlace.replaceChildren(line);
+}
+
+function showTrouble() {
+  if (!queuePlace) return;
+  lineShownAt = 0;
+  queuePlace.replaceChildren(
+    parse('<p class="queue"><span class="obstacle" data-obstacle="unreachable">The server can\'t be reached. What was uploaded is safe; this page tries again every few seconds.</span></p>'),
+  );
 }
 
 document.addEventListener("visibilitychange", watch);

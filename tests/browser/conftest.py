@@ -76,7 +76,7 @@ def visit(browser: Browser, live_server: LiveServer, complaints: list[str]) -> I
     def visited(user: User | None, path: str = "/", *, width: int = 1280, theme: str = "light", **options: Any) -> Page:
         height = 844 if width < 500 else 900
         viewport = {"width": width, "height": height}
-        context = browser.new_context(base_url=live_server.url, viewport=viewport, color_scheme=theme, **options)  # type: ignore[arg-type]
+        context = browser.new_context(base_url=live_server.url, viewport=viewport, color_scheme=theme, **options)
         context.set_default_timeout(15_000)
         context.add_init_script(WATCH_POLICY)
         contexts.append(context)

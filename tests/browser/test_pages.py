@@ -61,7 +61,9 @@ def laboratory_at_work(make_image: Callable[..., CellImage], model_version: Mode
 
 def faults_of(page: Page) -> list[str]:
     # Cards that are out of sight are not drawn, and axe can only judge what is.
-    page.evaluate("() => document.querySelectorAll('*').forEach((each) => { each.style.contentVisibility = 'visible'; })")
+    page.evaluate(
+        "() => document.querySelectorAll('*').forEach((each) => { each.style.contentVisibility = 'visible'; })"
+    )
     page.evaluate(AXE)
     faults: list[str] = page.evaluate(RUN_AXE, RULES)
     across = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -116,6 +118,22 @@ def test_the_panel_shows_class_confidence_and_what_cannot_be_ruled_out(
     page.get_by_role("button", name="Queue again").click()
     expect(page.locator(".message")).to_contain_text("queued again")
     expect(page.locator(".verdict-class")).to_contain_text("Queued")
+
+
+def test_what_is_no_cell_gets_no_class_anywhere(
+    visit: Visit, technologist: User, make_image: Callable[..., CellImage], model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    sentence = "This does not look like the images the model was tested on (a test). No class is given."
+    refused = {"label": "", "suggestion": "", "abstained": True, "reason_code": "not_a_cell", "reason": sentence}
+    prediction_of(image, model_version, **refused, conformal_set=["monocyte", "lymphocyte"], heat_map=None)
+    page = visit(technologist, "/images/")
+    expect(page.locator(".card")).to_contain_text("Unidentified")
+    expect(page.locator(".card")).not_to_contain_text("could be")
+    page.goto(f"/images/{image.pk}/")
+    expect(page.locator(".finding")).to_contain_text(sentence)
+    expect(page.locator(".bars")).to_be_hidden()
+    expect(page.locator(".viewer")).to_contain_text("No heat map could be made")
 
 
 def test_the_heat_map_and_the_zoom_answer_to_buttons_and_keys(

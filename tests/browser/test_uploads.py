@@ -123,9 +123,19 @@ def test_a_network_failure_keeps_the_file_for_another_try(visit: Visit, technolo
     expect(row).to_have_count(0)
 
 
-def test_a_session_that_ends_during_an_upload_loses_nothing(
-    visit: Visit, technologist: User, reader: User
+def test_an_unreachable_server_is_named_and_found_again(
+    visit: Visit, technologist: User, make_image: Callable[..., CellImage]
 ) -> None:
+    image = make_image()
+    page = visit(technologist, f"/images/{image.pk}/")
+    page.route("**/images/cards/**", lambda route: route.abort())
+    line = page.locator("[data-queue-place]")
+    expect(line).to_contain_text("The server can't be reached")
+    page.unroute_all()
+    expect(line).to_contain_text("1 waiting", timeout=10_000)
+
+
+def test_a_session_that_ends_during_an_upload_loses_nothing(visit: Visit, technologist: User, reader: User) -> None:
     page = visit(technologist)
     page.context.clear_cookies(name=settings.SESSION_COOKIE_NAME)
     page.locator("#files").set_input_files([picture(f"{seed}.jpg", seed) for seed in range(5)])
@@ -160,9 +170,15 @@ def test_a_session_that_ends_during_an_upload_loses_nothing(
 
 
 def test_a_thousand_files_do_not_freeze_the_page(visit: Visit, technologist: User) -> None:
+    """The server's part is played: what is measured is how long the page itself is ever busy."""
     page = visit(technologist)
     page.evaluate(
         """() => {
+          const refusal = `<li class="upload refused" data-refused><p><strong class="upload-name"></strong></p></li>`;
+          XMLHttpRequest.prototype.send = function () {
+            Object.defineProperties(this, { status: { value: 400 }, responseText: { value: refusal } });
+            setTimeout(() => this.onload(), 5);
+          };
           window.longest = 0;
           let last = performance.now();
           const beat = () => {
@@ -171,10 +187,6 @@ def test_a_thousand_files_do_not_freeze_the_page(visit: Visit, technologist: Use
             setTimeout(beat, 10);
           };
           beat();
-        }"""
-    )
-    page.evaluate(
-        """() => {
           const transfer = new DataTransfer();
           for (let place = 0; place < 1000; place++) transfer.items.add(new File(["x"], `${place}.jpg`));
           const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });

@@ -67,6 +67,7 @@ class Instance:
             "worker": worker_command(),
             "beat": beat_command(self.var),
             "supervisor": python("hematovision.supervisor"),
+            "make": ["make", "--silent", "run", f"PYTHON={sys.executable}"],
         }
         for name in names:
             with (self.var / f"{name}-output.log").open("ab") as log:

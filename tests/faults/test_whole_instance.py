@@ -12,13 +12,13 @@ from tests.faults.conftest import QUICK, MakeInstance
 from tests.faults.instance import Instance, free_port, pictures, wait_until
 
 
-def start(instance: Instance) -> float:
+def start(instance: Instance, name: str = "supervisor") -> float:
     client = instance.client()
-    instance.start("supervisor")
-    supervisor = instance.processes["supervisor"]
+    instance.start(name)
+    process = instance.processes[name]
 
     def ready() -> bool:
-        assert supervisor.poll() is None, instance.output("supervisor")
+        assert process.poll() is None, instance.output(name)
         return not client.unready()
 
     return wait_until(ready, 90, "the instance is ready")
@@ -37,8 +37,8 @@ def process_of(instance: Instance, word: str) -> psutil.Process:
 
 def test_instance_starts_classifies_stops_and_keeps_its_data(make_instance: MakeInstance) -> None:
     instance = make_instance(**QUICK)
-    start(instance)
-    said = instance.output("supervisor")
+    start(instance, "make")
+    said = instance.output("make")
     assert f"http://127.0.0.1:{instance.port}\n" in said
     assert len(re.findall(r"^(technologist|reader|auditor|admin)@demo\.example \S+$", said, re.MULTILINE)) == 4
     assert said.index("admin@demo.example") < said.index("Starting")
@@ -49,8 +49,9 @@ def test_instance_starts_classifies_stops_and_keeps_its_data(make_instance: Make
     wait_until(lambda: client.image(image)["status"] == "classified", 30, "the image is classified")
 
     assert len(instance.living()) >= 6
-    assert instance.stop("supervisor") == 0
-    assert instance.living() == []
+    instance.stop("make")
+    assert instance.living() == [], "whoever ends make ends all that it started"
+    assert instance.output("make").splitlines()[-1] == "Stopped."
     assert not (instance.var / "broker-url").exists()
 
     took = start(instance)
