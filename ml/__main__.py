@@ -111,7 +111,7 @@ def run_train(options: argparse.Namespace) -> None:
     """`train`: one command from pictures to an evaluated bundle."""
     need_tensorflow()
     from ml.product import train_product
-    from ml.train import Recipe
+    from ml.recipe import Recipe
 
     recipe = Recipe()
     changes: dict[str, Any] = {

@@ -39,7 +39,8 @@ def _unpack_parts(opened: zipfile.ZipFile, target: Path) -> dict[str, int]:
         path = PurePosixPath(entry.filename)
         part = next((name for name in path.parts[:-2] if name in _PARTS), None)
         is_second_set = any(name.startswith("dataset2") for name in path.parts)
-        if entry.is_dir() or part is None or not is_second_set or path.suffix.lower() not in _PICTURES:
+        is_picture = path.suffix.lower() in _PICTURES and not entry.is_dir() and ".." not in path.parts
+        if part is None or not is_second_set or not is_picture:
             continue
         # Only the last two names are used, so no member can leave the target folder.
         folder = target / part / path.parts[-2]

@@ -23,8 +23,8 @@ from ml.runtime import Runtime
 
 Floats = NDArray[np.float32]
 
-ACCEPTED_IN_DOMAIN = 0.995
-ACCEPTED_RESTAINED = 0.995
+ACCEPTED_IN_DOMAIN = 0.99
+ACCEPTED_RESTAINED = 0.99
 RIGHT_WHEN_ANSWERED = 0.995
 MOST_ABSTAINED = 0.08
 
@@ -39,6 +39,14 @@ class Seen:
     logits: Floats
     labels: NDArray[np.int64]
     sources: list[str]
+
+
+@dataclass(frozen=True)
+class Restained:
+    """Pooled features (n, 1280) of training and validation cells under strong random views."""
+
+    training: Floats
+    validation: Floats
 
 
 @dataclass(frozen=True)
@@ -101,22 +109,25 @@ def least_confidence(probabilities: NDArray[np.floating], labels: NDArray[np.int
     return float(confidence[order[(max(good) if good else fewest) - 1]])
 
 
-def calibrate(training: Seen, validation: Seen, restained: Floats) -> Calibration:
-    """Fit everything. `training` fills the gate's bank, `validation` and its `restained` pooled features set the
-    limits.
+def calibrate(training: Seen, validation: Seen, restained: Restained, junk: Floats) -> Calibration:
+    """Fit everything.
+
+    `training` cells, as they are and restained, and the pooled features of `junk` fill the gate's bank; `validation`
+    cells, likewise as they are and restained, set the limits.
     """
     temperature = fit_temperature(validation.logits, validation.labels)
     probabilities = softmax(validation.logits / np.float32(temperature))
-    bank = fit_bank(
-        training.pooled, [f"{source}:{label}" for source, label in zip(training.sources, training.labels, strict=True)]
-    )
+    groups = [f"{source}:{label}" for source, label in zip(training.sources, training.labels, strict=True)]
+    bank = fit_bank(training.pooled, groups, restained.training, junk)
     limits = usual_limits(bank, validation.pooled, validation.sources, ACCEPTED_IN_DOMAIN)
-    far = max(1.0, float(np.quantile(Gate(bank, limits, math.inf).scores(restained), ACCEPTED_RESTAINED)))
+    open_gate = Gate(bank, limits, far=1.0, refused_from=math.inf)
+    far = max(1.0, float(np.quantile(open_gate.novelty(restained.validation), ACCEPTED_RESTAINED)))
+    held_out = np.concatenate([bank.refusal_logits(cells) for cells in (validation.pooled, restained.validation)])
     return Calibration(
         temperature=temperature,
         conformal_thresholds=class_thresholds(probabilities, validation.labels, probabilities.shape[1]),
         least_confidence=least_confidence(probabilities, validation.labels),
-        gate=Gate(bank, limits, far),
+        gate=Gate(bank, limits, far, float(np.quantile(held_out, ACCEPTED_RESTAINED))),
     )
 
 

@@ -1,7 +1,7 @@
 """The ways in which the model refuses. Messages are sentences for users."""
 
 
-class UnreadableImage(Exception):  # noqa: N818 - named as what it says
+class UnreadableImage(Exception):
     """The bytes are no picture that can be classified. Permanent: trying again does not help.
 
     `code` is a stable slug (`unreadable`, `too_small`, `too_large`), `message` a sentence for the user.
@@ -13,7 +13,7 @@ class UnreadableImage(Exception):  # noqa: N818 - named as what it says
         self.message = message
 
 
-class ModelUnavailable(Exception):  # noqa: N818 - named as what it says
+class ModelUnavailable(Exception):
     """There is no usable model bundle. Transient: images wait until the bundle is mended.
 
     `code` is `model_missing`, `model_altered` or `model_incompatible`, `message` a sentence for the user.
@@ -25,5 +25,5 @@ class ModelUnavailable(Exception):  # noqa: N818 - named as what it says
         self.message = message
 
 
-class UnusableData(ValueError):  # noqa: N818 - named as what it says
+class UnusableData(ValueError):
     """A folder of pictures can't be used for training or evaluation; the message is a sentence that says why."""

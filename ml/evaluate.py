@@ -48,9 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """The outcomes of readable pictures, the files that could not be read, and the speed (pictures a second, all
-    parts).
-    """
+    """The outcomes of readable pictures, the files that could not be read, and the speed in pictures a second."""
 
     outcomes: list[Outcome]
     unreadable: list[Path]
@@ -61,7 +59,7 @@ def label_for_model(label: str, known: Sequence[str]) -> str:
     """Return the label as the model says it: itself, or the coarser type that holds it. Raises UnusableData."""
     if label in known:
         return label
-    coarser = _COARSER.get(label)
+    coarser = _COARSER.get(label, label)
     if coarser in known:
         return coarser
     raise UnusableData(f"The model does not know the cell type {label!r}; it knows {', '.join(known)}.")
@@ -107,8 +105,8 @@ def report(result: Run, clusters: Mapping[Path, str] | None = None) -> dict[str,
     """Return the figures of a run, all fractions 0..1.
 
     `accuracy`, `accuracy_restricted` (argmax among the types that are present), `macro_f1` and `ece` are over the
-    argmax of every readable picture. Intervals are Wilson's, or by bootstrap over `clusters` (path -> cluster) where given.
-    Raises UnusableData if no picture could be read.
+    argmax of every readable picture. Intervals are Wilson's, or by bootstrap over `clusters` (path -> cluster) where
+    given. Raises UnusableData if no picture could be read.
     """
     outcomes = result.outcomes
     if not outcomes:

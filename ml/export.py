@@ -1,5 +1,7 @@
 """From a trained Keras network to the files that serve it."""
 
+import contextlib
+import sys
 from pathlib import Path
 
 import keras
@@ -23,4 +25,6 @@ def to_litert(network: keras.Model) -> bytes:
     # One picture fixed: with an open batch size the converter computes shapes at run time, which costs speed.
     one = keras.Input(batch_shape=(1, size, size, 3), name="pixels")
     converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(one, network(one, training=False)))
-    return bytes(converter.convert())
+    # The converter chats on stdout, which belongs to the JSON of the command line.
+    with contextlib.redirect_stdout(sys.stderr):
+        return bytes(converter.convert())

@@ -6,7 +6,6 @@ For feature map -> mean -> Dense(64, relu) -> Dense(classes), the gradient of a 
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,12 +34,11 @@ def grad_cam(feature_map: Floats, head: Head, label: int) -> Floats:
     return np.asarray(np.maximum(feature_map @ alpha, 0), np.float32)
 
 
-def heat_map(feature_map: Floats, head: Head, label: int, size: int) -> Floats | None:
-    """Return the Grad-CAM as float32 (size, size) in 0..1 with its peak at 1, or None where nothing speaks for the
-    class.
+def heat_map(feature_map: Floats, head: Head, label: int) -> Floats | None:
+    """Return the Grad-CAM as float32 (h, w) in 0..1 with its peak at 1, or None where nothing speaks for the class.
+
+    It has the feature map's few cells: whoever draws it makes it smooth and large.
     """
     raw = grad_cam(feature_map, head, label)
-    if float(raw.max()) <= 0:
-        return None
-    smooth = np.maximum(cv2.resize(raw, (size, size), interpolation=cv2.INTER_CUBIC), 0)
-    return np.asarray(smooth / smooth.max(), np.float32)
+    peak = float(raw.max())
+    return np.asarray(raw / peak, np.float32) if peak > 0 else None

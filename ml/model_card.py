@@ -25,11 +25,16 @@ _INCOMPATIBLE = "The installed model does not fit this version. Images stay queu
 
 @dataclass(frozen=True)
 class OutOfDistribution:
-    """The gate's limits: `distance` and `residual` have score 1; beyond the score `far` it is no cell."""
+    """The gate's limits: `distance`, `residual` and `strength` have score 1; beyond the score `far` it is no cell.
+
+    The log odds of being no cell reach `far` at `refused_from`.
+    """
 
     distance: float
     residual: float
+    strength: float
     far: float
+    refused_from: float
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def _card_from(values: Mapping[str, Any]) -> ModelCard:
         temperature=float(values["temperature"]),
         conformal_coverage=float(values["conformal_coverage"]),
         conformal_thresholds={str(label): float(value) for label, value in values["conformal_thresholds"].items()},
-        ood=OutOfDistribution(**{name: float(values["ood"][name]) for name in ("distance", "residual", "far")}),
+        ood=OutOfDistribution(**{name: float(values["ood"][name]) for name in OutOfDistribution.__dataclass_fields__}),
         least_confidence=float(values["least_confidence"]),
         metrics=dict(values["metrics"]),
         training=dict(values["training"]),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.conformal import conformal_sets
 from ml.errors import ModelUnavailable
-from ml.gate import FeatureBank, Gate
+from ml.gate import FeatureBank, Gate, UsualLimits
 from ml.heat_map import Head, heat_map
 from ml.images import decode
 from ml.labels import display_name
@@ -109,7 +109,7 @@ class LiteRTPredictor:
         is_cell = code not in {"not_a_cell", "no_leukocyte"}
         # A doubt names at least two types, even where one alone would keep the promise.
         doubted = sorted({*ranked, *np.argsort(-probabilities)[:2].tolist()}, key=lambda index: -probabilities[index])
-        heat = heat_map(feature_map, self._head, best, self.card.input_size) if is_cell else None
+        heat = heat_map(feature_map, self._head, best) if is_cell else None
         return CellPrediction(
             label=labels[best] if code is None else None,
             suggestion=labels[best] if is_cell else None,
@@ -144,12 +144,15 @@ def load_predictor(bundle: Path, *, threads: int = 2) -> LiteRTPredictor:
         with np.load(bundle / HEAD_FILE, allow_pickle=False) as arrays:
             head = Head(**{name: arrays[name] for name in ("w1", "b1", "w2", "b2")})
         with np.load(bundle / GATE_FILE, allow_pickle=False) as arrays:
-            bank = FeatureBank(**{name: arrays[name] for name in ("mean", "directions", "whitening", "centres")})
+            bank = FeatureBank(
+                **{name: arrays[name] for name in ("mean", "directions", "whitening", "centres", "refusal")}
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(
             "model_incompatible", "The installed model's files can't be read by this version."
         ) from error
-    gate = Gate(bank, (card.ood.distance, card.ood.residual), card.ood.far)
+    limits = UsualLimits(card.ood.distance, card.ood.residual, card.ood.strength)
+    gate = Gate(bank, limits, card.ood.far, card.ood.refused_from)
     return LiteRTPredictor(card, Runtime.of_file(bundle / MODEL_FILE, threads), head, gate)
 
 

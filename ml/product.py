@@ -9,15 +9,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ml.calibrate import Calibration, Seen, calibrate, compress, look, restained_views, save_bank
+from ml.calibrate import Calibration, Restained, Seen, calibrate, compress, look, restained_views, save_bank
 from ml.dataset import LabelledCell, product_cells, read_class_folders, write_manifest
 from ml.errors import UnusableData
 from ml.evaluate import clusters_right, report, run
 from ml.examples import Examples, load_examples
+from ml.junk import drawn_junk, without_cell
 from ml.labels import CELL_TYPES
 from ml.model_card import (
     CARD_FILE,
@@ -34,18 +36,19 @@ from ml.model_card import (
 )
 from ml.originals import test_photographs
 from ml.predictor import Predictor, load_predictor
-from ml.preprocess import INPUT_SIZE
+from ml.preprocess import INPUT_SIZE, resize_square
 from ml.progress import say
+from ml.recipe import Recipe
 from ml.runtime import Runtime
-
-if TYPE_CHECKING:
-    from ml.train import Recipe
 
 NAME = "hematovision-mobilenetv2"
 WEIGHTS = Path("weights") / "mobilenet_v2_1.0_160_no_top.weights.h5"
 MANIFEST_FILE = "manifest.csv.gz"
 WEIGHTS_FILE = "network.weights.h5"
 _BANK_PER_GROUP = 300
+_RESTAINED_EVERY = 4
+_DRAWN_JUNK = 360
+_FIELDS_WITHOUT_CELL = 400
 _LIMITS = (
     "Not a medical device, not cleared by any regulator. For trained reviewers; not for diagnosis.",
     "Knows only the cell types on this card. Blasts, reactive lymphocytes, plasma cells and parasites are not "
@@ -58,15 +61,11 @@ _LIMITS = (
 )
 
 
-def train_product(data: Path, folder: Path, version: str, recipe: "Recipe", weights: Path | None = None) -> ModelCard:
+def train_product(data: Path, folder: Path, version: str, recipe: Recipe, weights: Path | None = None) -> ModelCard:
     """Train on `data`, and write a complete bundle (and the training log) to `folder`. Returns its card.
 
     Raises UnusableData for pictures or weights that can't be used.
     """
-    # Here, so that a bundle can be calibrated again where TensorFlow is not installed.
-    from ml.export import export_network
-    from ml.train import train_network
-
     started = time.monotonic()
     weights = weights or data / WEIGHTS
     if not weights.is_file():
@@ -78,6 +77,10 @@ def train_product(data: Path, folder: Path, version: str, recipe: "Recipe", weig
     manifest_sha256 = write_manifest(cells, data, manifest)
     compress(manifest, folder / MANIFEST_FILE)
     manifest.unlink()
+    # Here, after what is quickly refused; and a bundle is calibrated again without TensorFlow.
+    from ml.export import export_network
+    from ml.train import train_network
+
     training, validation = (load_examples(of_part(cells, part), labels) for part in ("train", "validation"))
     network = train_network(training, validation, len(labels), recipe, weights, folder)
     summary = {
@@ -155,11 +158,24 @@ def write_calibrated(
     calibration = calibrate(
         Seen(*look(runtime, bank.views(), "bank"), bank.labels, bank.sources),
         Seen(*look(runtime, validation.views(), "validation"), validation.labels, validation.sources),
-        look(runtime, restained_views(validation.scenes, INPUT_SIZE), "restained")[0],
+        Restained(
+            look(runtime, restained_views(bank.scenes[::_RESTAINED_EVERY], INPUT_SIZE), "restained bank")[0],
+            look(runtime, restained_views(validation.scenes, INPUT_SIZE, seed=12), "restained validation")[0],
+        ),
+        look(runtime, junk_views(bank), "junk")[0],
     )
     save_bank(calibration.gate.bank, folder / GATE_FILE)
     card = make_card(folder, version, labels, calibration, summary)
     return write_card(folder, card)
+
+
+def junk_views(examples: Examples, seed: int = 9) -> NDArray[np.uint8]:
+    """Return prepared pictures of no cell, uint8 (n, S, S, 3): drawn junk, and what surrounds training cells."""
+    random = np.random.default_rng(seed)
+    centred = [scene for scene, source in zip(examples.scenes, examples.sources, strict=True) if source != "kaggle"]
+    chosen = random.permutation(len(centred))[:_FIELDS_WITHOUT_CELL]
+    empty = [without_cell(centred[index], random) for index in chosen]
+    return np.stack([resize_square(picture, INPUT_SIZE) for picture in (*empty, *drawn_junk(_DRAWN_JUNK, INPUT_SIZE))])
 
 
 def sample_for_bank(training: Examples, seed: int = 5) -> Examples:
@@ -193,7 +209,9 @@ def make_card(
         temperature=calibration.temperature,
         conformal_coverage=0.95,
         conformal_thresholds=dict(zip(labels, calibration.conformal_thresholds, strict=True)),
-        ood=OutOfDistribution(*calibration.gate.limits, calibration.gate.far),
+        ood=OutOfDistribution(
+            **calibration.gate.limits.__dict__, far=calibration.gate.far, refused_from=calibration.gate.refused_from
+        ),
         least_confidence=calibration.least_confidence,
         metrics={},
         training=summary,

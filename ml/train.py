@@ -7,9 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import keras
@@ -22,29 +20,9 @@ from ml.examples import Examples
 from ml.network import backbone_of, build_network, thaw
 from ml.preprocess import INPUT_SIZE, network_input
 from ml.progress import Progress, say
+from ml.recipe import Recipe
 
 HEAD_WEIGHTS = "head.weights.h5"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training run does. `source_weights` is the share of each source in a batch."""
-
-    steps: int = 3200
-    batch: int = 32
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-4
-    warm_up: int = 200
-    ema: float = 0.995
-    label_smoothing: float = 0.05
-    mild_share: float = 0.2
-    seed: int = 7
-    check_every: int = 400
-    source_weights: tuple[tuple[str, float], ...] = (("pbc", 0.5), ("raabin", 0.3), ("kaggle", 0.2))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values."""
-        return {**asdict(self), "source_weights": dict(self.source_weights)}
 
 
 class ViewBatches:
@@ -55,15 +33,15 @@ class ViewBatches:
         present = [(source, weight) for source, weight in recipe.source_weights if source in set(examples.sources)]
         total = sum(weight for _, weight in present)
         sources = np.array(examples.sources)
-        self._chance = np.zeros(len(sources))
+        self.chances = np.zeros(len(sources))
         for source, weight in present:
             for label in np.unique(examples.labels[sources == source]):
                 members = (sources == source) & (examples.labels == label)
                 # Square root: rare classes are seen more often, but not as if they were common.
-                self._chance[members] = weight / total / np.sqrt(members.sum())
+                self.chances[members] = weight / total / np.sqrt(members.sum())
             own = sources == source
-            self._chance[own] *= weight / total / self._chance[own].sum()
-        self._chance /= self._chance.sum()
+            self.chances[own] *= weight / total / self.chances[own].sum()
+        self.chances /= self.chances.sum()
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         with ThreadPoolExecutor(2) as pool:
@@ -76,7 +54,7 @@ class ViewBatches:
 
     def _batch(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         random = np.random.default_rng([self._recipe.seed, number])
-        chosen = random.choice(len(self._chance), self._recipe.batch, p=self._chance)
+        chosen = random.choice(len(self.chances), self._recipe.batch, p=self.chances)
         views = [training_view(self._examples.scenes[i], self._size, random, self._recipe.mild_share) for i in chosen]
         return np.stack(views), self._examples.labels[chosen]
 
@@ -144,8 +122,9 @@ def warm_head(network: keras.Model, training: Examples, recipe: Recipe, epochs: 
 def fine_tune(network: keras.Model, training: Examples, validation: Examples, recipe: Recipe, folder: Path) -> None:
     """Train the network from block 3 on; ends with the averaged weights in place."""
     thaw(network)
+    warm_up = min(recipe.warm_up, recipe.steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, recipe.steps - recipe.warm_up, warmup_target=recipe.learning_rate, warmup_steps=recipe.warm_up
+        0.0, recipe.steps - warm_up, warmup_target=recipe.learning_rate, warmup_steps=warm_up
     )
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=recipe.weight_decay, global_clipnorm=1.0, use_ema=True, ema_momentum=recipe.ema

@@ -1,6 +1,9 @@
 """A small untrained network, exported as the product's is: for tests of what training and serving must agree on."""
 
+import contextlib
+import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +17,13 @@ CLASSES = 5
 
 @dataclass(frozen=True)
 class SmallNetwork:
-    """The Keras network, the same in LiteRT, its head, and some pictures (n, 96, 96, 3)."""
+    """The Keras network, the same in LiteRT, its head, some pictures (n, 96, 96, 3), and what export printed."""
 
-    keras: object
+    keras: Any
     runtime: Runtime
     head: Head
     pictures: np.ndarray
+    printed: str
 
 
 def make_small_network() -> SmallNetwork:
@@ -37,4 +41,7 @@ def make_small_network() -> SmallNetwork:
         kernel, bias = network.get_layer(name).get_weights()
         network.get_layer(name).set_weights([kernel * 3, bias + random.normal(0, 0.1, bias.shape)])
     pictures = random.integers(0, 256, (9, SIZE, SIZE, 3)).astype(np.uint8)
-    return SmallNetwork(network, Runtime(to_litert(network)), Head(**head_weights(network)), pictures)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        model = to_litert(network)
+    head = Head(**head_weights(network))
+    return SmallNetwork(network, Runtime(model), head, pictures, printed.getvalue())

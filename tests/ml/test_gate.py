@@ -1,42 +1,77 @@
-import numpy as np
+import math
 
-from ml.gate import Gate, fit_bank, usual_limits
+import numpy as np
+import pytest
+
+from ml.gate import FeatureBank, Gate, fit_bank, fit_logistic, usual_limits
+
+BASIS = np.linalg.qr(np.random.default_rng(0).normal(0, 1, (60, 60)))[0]
 
 
 def cells(seed: int, count: int = 400) -> tuple[np.ndarray, list[str]]:
-    """Features of two groups, each a cloud along 20 of 60 directions."""
+    """Features of two groups, each a cloud about its own centre in 20 of 60 directions."""
     random = np.random.default_rng(seed)
     groups = random.integers(0, 2, count)
-    inside = random.normal(0, 1, (count, 20)) + groups[:, None] * 6
-    basis = np.linalg.qr(np.random.default_rng(0).normal(0, 1, (60, 60)))[0]
-    features = np.hstack([inside, random.normal(0, 0.1, (count, 40))]) @ basis
+    inside = random.normal(0, 1, (count, 20))
+    inside[:, 0] += 12 * groups
+    inside[:, 1] += 12 * (1 - groups)
+    features = np.hstack([inside, random.normal(0, 0.1, (count, 40))]) @ BASIS
     return features.astype(np.float32), [f"group {group}" for group in groups]
 
 
-def test_familiar_cells_pass_and_others_do_not() -> None:
+def no_cells(seed: int, count: int = 200) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    inside = random.normal(0, 1, (count, 20))
+    inside[:, 2] += 9
+    return np.asarray(np.hstack([inside, random.normal(0, 0.1, (count, 40))]) @ BASIS, np.float32)
+
+
+@pytest.fixture(scope="module")
+def bank() -> FeatureBank:
     features, groups = cells(1)
-    bank = fit_bank(features, groups, directions=20)
-    gate = Gate(bank, usual_limits(bank, cells(2)[0], ["one"] * 400, 0.99), far=2.0)
-    assert (gate.scores(cells(3)[0]) <= 1).mean() > 0.97
-    far_off = np.random.default_rng(4).normal(0, 3, (200, 60)).astype(np.float32)
-    assert (gate.scores(far_off) > 1).all()
+    return fit_bank(features, groups, cells(5)[0], no_cells(6), directions=20)
 
 
-def test_a_point_between_two_groups_is_unfamiliar() -> None:
+@pytest.fixture(scope="module")
+def gate(bank: FeatureBank) -> Gate:
+    held_out = cells(2)[0]
+    limit = float(np.quantile(bank.refusal_logits(held_out), 0.99))
+    return Gate(bank, usual_limits(bank, held_out, ["one"] * 400, 0.99), far=1.5, refused_from=limit)
+
+
+def test_familiar_cells_pass(gate: Gate) -> None:
+    assert (gate.scores(cells(3)[0]) <= 1).mean() > 0.9
+
+
+def test_what_is_no_cell_scores_beyond_far(gate: Gate) -> None:
+    assert (gate.scores(no_cells(7)) > gate.far).mean() > 0.99
+
+
+def test_other_directions_and_faint_features_are_unfamiliar(gate: Gate) -> None:
+    elsewhere = np.random.default_rng(4).normal(0, 3, (200, 60)).astype(np.float32)
+    assert (gate.novelty(elsewhere) > 1).all()
+    assert (gate.novelty(cells(3)[0] * np.float32(0.1)) > 1).all()
+    assert np.isfinite(gate.scores(np.zeros((1, 60), np.float32))).all()
+
+
+def test_a_point_between_two_groups_is_unfamiliar(gate: Gate) -> None:
     features, groups = cells(1)
-    bank = fit_bank(features, groups, directions=20)
-    gate = Gate(bank, usual_limits(bank, cells(2)[0], ["one"] * 400, 0.99), far=2.0)
-    between = features[[group == "group 0" for group in groups]].mean(axis=0) / 2
-    between += features[[group == "group 1" for group in groups]].mean(axis=0) / 2
-    assert gate.scores(between[None])[0] > 1
+    first = np.array([group == "group 0" for group in groups])
+    between = np.asarray((features[first].mean(axis=0) + features[~first].mean(axis=0)) / 2, np.float32)
+    assert gate.novelty(between[None])[0] > 1
 
 
-def test_every_source_keeps_its_share() -> None:
-    features, groups = cells(1)
-    bank = fit_bank(features, groups, directions=20)
-    wide = np.concatenate([cells(2)[0], cells(3)[0] * 1.3])
-    sources = ["narrow"] * 400 + ["wide"] * 400
-    gate = Gate(bank, usual_limits(bank, wide, sources, 0.99), far=2.0)
-    accepted = gate.scores(wide) <= 1
-    assert accepted[:400].mean() >= 0.985
+def test_every_source_keeps_its_share(bank: FeatureBank) -> None:
+    both = np.concatenate([cells(2)[0], cells(3)[0] * 0.7])
+    limits = usual_limits(bank, both, ["strong"] * 400 + ["faint"] * 400, 0.99)
+    accepted = Gate(bank, limits, far=1.5, refused_from=math.inf).novelty(both) <= 1
+    assert accepted[:400].mean() >= 0.99
     assert accepted[400:].mean() >= 0.985
+
+
+def test_logistic_regression_separates_two_clouds() -> None:
+    random = np.random.default_rng(0)
+    below, above = random.normal(-2, 1, (300, 3)), random.normal(2, 1, (60, 3))
+    weights = fit_logistic(below, above)
+    assert ((below @ weights[:-1] + weights[-1]) < 0).mean() > 0.97
+    assert ((above @ weights[:-1] + weights[-1]) > 0).mean() > 0.97

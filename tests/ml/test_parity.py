@@ -30,6 +30,10 @@ def test_litert_agrees_with_keras(small: SmallNetwork) -> None:
     assert np.abs(logits - keras_logits.numpy()).max() < 1e-3
 
 
+def test_export_prints_nothing_where_the_json_goes(small: SmallNetwork) -> None:
+    assert small.printed == ""
+
+
 def test_closed_form_heat_map_agrees_with_gradient_tape(small: SmallNetwork) -> None:
     import tensorflow as tf
 
@@ -48,7 +52,7 @@ def test_closed_form_heat_map_agrees_with_gradient_tape(small: SmallNetwork) -> 
 
 def test_a_heat_map_without_evidence_is_none_and_not_blank(small: SmallNetwork) -> None:
     feature_map = small.runtime.run(small.pictures[:1])[0][0]
-    assert heat_map(np.zeros_like(feature_map), small.head, 0, 96) is None
+    assert heat_map(np.zeros_like(feature_map), small.head, 0) is None
 
 
 def test_the_shipped_head_belongs_to_the_shipped_network(predictor: LiteRTPredictor) -> None:

@@ -1,0 +1,69 @@
+"""Pictures that are no cells, drawn: what the gate learns to refuse. Real photographs are kept for testing it."""
+
+import cv2
+import numpy as np
+
+from ml.dataset import Scene
+from ml.images import Pixels
+
+_WORDS = "report 12.4 g/dl"
+
+
+def without_cell(scene: Scene, random: np.random.Generator) -> Pixels:
+    """Return the surroundings of a centred cell at their own scale: the scene's four corners, put together anew."""
+    third = scene.pixels.shape[0] // 3
+    near, far = slice(0, third), slice(-third, None)
+    corners = [scene.pixels[y, x] for y in (near, far) for x in (near, far)]
+    a, b, c, d = (corners[index] for index in random.permutation(4))
+    return np.vstack([np.hstack([a, b]), np.hstack([c, d])])
+
+
+def drawn_junk(count: int, size: int, seed: int = 77) -> list[Pixels]:
+    """Return `count` pictures (size, size, 3) of flat colour, gradients, noise of any grain, shapes and text."""
+    random = np.random.default_rng(seed)
+    kinds = (_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _shapes)
+    return [kinds[number % len(kinds)](size, random) for number in range(count)]
+
+
+def _colour(random: np.random.Generator) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in random.integers(0, 256, 3))
+    return red, green, blue
+
+
+def _flat(size: int, random: np.random.Generator) -> Pixels:
+    return np.full((size, size, 3), _colour(random), np.uint8)
+
+
+def _gradient(size: int, random: np.random.Generator) -> Pixels:
+    way = np.linspace(0, 1, size)
+    slope = way[:, None] * random.normal() + way[None] * random.normal()
+    share = ((slope - slope.min()) / max(float(np.ptp(slope)), 1e-6))[..., None]
+    return np.asarray(np.array(_colour(random)) * (1 - share) + np.array(_colour(random)) * share, np.uint8)
+
+
+def _coarse_noise(size: int, random: np.random.Generator) -> Pixels:
+    grain = int(random.integers(2, 40))
+    noise = random.integers(0, 256, (grain, grain, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _fine_noise(size: int, random: np.random.Generator) -> Pixels:
+    noise = random.normal(0, random.uniform(2, 60), (size, size, 3))
+    return np.clip(np.array(_colour(random)) + noise, 0, 255).astype(np.uint8)
+
+
+def _shapes(size: int, random: np.random.Generator) -> Pixels:
+    picture = _flat(size, random)
+    for _ in range(int(random.integers(2, 25))):
+        first, second = (tuple(int(value) for value in random.integers(0, size, 2)) for _ in range(2))
+        radii = tuple(int(value) for value in random.integers(4, 60, 2))
+        match int(random.integers(4)):
+            case 0:
+                cv2.line(picture, first, second, _colour(random), int(random.integers(1, 8)), cv2.LINE_AA)
+            case 1:
+                cv2.rectangle(picture, first, second, _colour(random), -1)
+            case 2:
+                cv2.putText(picture, _WORDS, first, 0, random.uniform(0.4, 1.6), _colour(random), 2, cv2.LINE_AA)
+            case _:
+                cv2.ellipse(picture, first, radii, 0, 0, 360, _colour(random), 2)
+    return picture
