@@ -3,6 +3,7 @@
 The web process asks for the files only; the worker alone loads the model (`classifier.pipeline`).
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -29,8 +30,13 @@ def bundle_of(version: ModelVersion) -> Path:
 
 def signature_of(bundle: Path) -> Signature:
     """Changes whenever a file of the bundle is replaced, removed or written to."""
-    states = ((path.name, path.stat()) for path in sorted(bundle.glob("*")) if path.is_file())
-    return tuple((name, state.st_mtime_ns, state.st_size, state.st_ino) for name, state in states)
+    found = []
+    for path in sorted(bundle.glob("*")):
+        # A file may vanish between being listed and being looked at, while a bundle is replaced.
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found.append((path.name, state.st_mtime_ns, state.st_size, state.st_ino))
+    return tuple(found)
 
 
 def verified_card(version: ModelVersion) -> ModelCard:

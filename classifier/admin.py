@@ -15,6 +15,7 @@ from accounts.roles import Verb
 from classifier.model_registry import activate_version
 from classifier.models import Case, CellImage, ModelVersion, Prediction, WorkerHeartbeat
 from classifier.readiness import queue_obstacle
+from ml.errors import ModelUnavailable
 
 admin.site.site_header = "HematoVision audit desk"
 admin.site.site_title = "HematoVision"
@@ -26,8 +27,6 @@ class CaseAdmin(VerbAdmin):
     list_display = ("accession_number", "status", "image_count", "opened_by", "opened_at")
     list_filter = ("status", "opened_at", ("opened_by", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("opened_by",)
-    search_fields = ("accession_number__istartswith",)
-    search_help_text = "Accession number"
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Case]:
@@ -149,7 +148,11 @@ class ModelVersionAdmin(VerbAdmin):
             self.message_user(request, "Choose exactly one model version.", messages.ERROR)
             return None
         version = chosen[0]
-        activate_version(actor=signed_in(request), version=version)
+        try:
+            activate_version(actor=signed_in(request), version=version)
+        except ModelUnavailable as error:
+            self.message_user(request, f"{version} was not activated. {error.message}", messages.ERROR)
+            return None
         self.message_user(request, f"{version} is active: new images are classified by it.", messages.SUCCESS)
         return redirect("admin:classifier_modelversion_changelist")
 

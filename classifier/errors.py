@@ -26,6 +26,12 @@ class UnsupportedFormat(UploadRejected):
     status = 415
 
 
+class RequestTooLarge(HematoVisionError):
+    """A body that is not a file is larger than anything that is expected."""
+
+    status = 413
+
+
 class InvalidInput(HematoVisionError):
     """A field's value can't be used."""
 

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.db.models.functions import Now
 
 from classifier.models import WorkerHeartbeat
@@ -30,7 +30,8 @@ def beat_for_ever() -> None:
     while True:
         try:
             beat()
-        except DatabaseError as error:
+        # A worker that can work must stay visible, whatever one beat ran into.
+        except Exception as error:  # noqa: BLE001
             logger.warning("heartbeat_not_written", error=type(error).__name__)
         finally:
             connection.close()

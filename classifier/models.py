@@ -10,6 +10,7 @@ State of a CellImage (the moves stand in `classifier.transitions`, who makes the
 """
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -104,6 +105,10 @@ class Case(models.Model):
             models.UniqueConstraint(fields=["laboratory", "accession_number"], name="accession_number_unique"),
             models.CheckConstraint(condition=~Q(accession_number=""), name="case_has_accession_number"),
             models.CheckConstraint(condition=Q(wbc_value=None) | ~Q(wbc_source=""), name="wbc_value_has_source"),
+            models.CheckConstraint(
+                condition=Q(collected_at=None) | Q(collected_at__gte=datetime(1900, 1, 1, tzinfo=UTC)),
+                name="collected_at_plausible",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["laboratory", "-opened_at", "-id"], name="case_laboratory_newest"),
@@ -198,7 +203,8 @@ class CellImage(models.Model):
 
     @property
     def failure_message(self) -> str:
-        return FAILURES[self.failure_code]
+        # A code of a newer version, met after a roll-back, has no sentence here.
+        return FAILURES.get(self.failure_code, "This picture could not be classified. Classify it by hand.")
 
     @property
     def latest_prediction(self) -> "Prediction | None":

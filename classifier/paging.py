@@ -3,7 +3,9 @@
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.utils.dateparse import parse_datetime
+from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
@@ -15,15 +17,33 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "page_size"
     max_page_size = 200
 
+    def decode_cursor(self, request: Request) -> Any:
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None and not is_plausible(str(cursor.position)):
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
+
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
         return (f"-{queryset.model.paging_field}", "-id")
+
+
+def is_plausible(position: str) -> bool:
+    """Whether a cursor's position is a time that every database can compare with."""
+    try:
+        moment = parse_datetime(position)
+    except ValueError:
+        return False
+    return moment is not None and moment.tzinfo is not None and 1900 <= moment.year <= 9000
 
 
 def html_page(request: HttpRequest, rows: QuerySet[Any], size: int) -> dict[str, Any]:
     """One page for a template: `rows`, and the query strings of the `older` and `newer` pages (None at the ends)."""
     pager = NewestFirst()
     pager.page_size = size
-    found: list[Model] = pager.paginate_queryset(rows, Request(request)) or []
+    try:
+        found: list[Model] = pager.paginate_queryset(rows, Request(request)) or []
+    except NotFound as error:
+        raise Http404 from error
 
     def query(link: str | None) -> str | None:
         return f"?{link.partition('?')[2]}" if link else None

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -131,7 +131,7 @@ def classify_batch(claim: Claim, model: LoadedModel) -> None:
                 count_fault(claim, image, "unreadable_image", reading)
             else:
                 prepared.append((image, reading))
-    complete(claim, model.version, predict(claim, model.predictor, prepared))
+    complete_all(claim, model.version, predict(claim, model.predictor, prepared))
 
 
 def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | Exception":
@@ -165,6 +165,18 @@ def predict(
             count_fault(claim, images[0], "prediction_failed", error)
             return []
     return [done for pair in prepared for done in predict(claim, predictor, [pair])]
+
+
+def complete_all(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellImage, CellPrediction]]") -> None:
+    """Complete all at once; if the database refuses a row, one by one, so that one row's fault stays its own."""
+    try:
+        complete(claim, version, predicted)
+    except (IntegrityError, DataError) as error:
+        if len(predicted) == 1:
+            count_fault(claim, predicted[0][0], "prediction_failed", error)
+            return
+        for pair in predicted:
+            complete_all(claim, version, [pair])
 
 
 @transaction.atomic

@@ -16,25 +16,32 @@ from django.conf import settings
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.template.defaultfilters import filesizeformat
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
-from classifier.errors import UnsupportedFormat, UploadRejected, UploadTooLarge
+from classifier.errors import Unavailable, UnsupportedFormat, UploadRejected, UploadTooLarge
 from classifier.jpeg import NotPlainJpeg, without_metadata
 
 register_heif_opener()
 ACCEPTED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIF")
 FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, WebP or HEIC"
+TILE_WIDTH, TILE_LENGTH = 322, 323
 SRGB = ImageCms.createProfile("sRGB")
 # Decoding needs memory in proportion to the pixels: few at a time, whatever the number of web threads.
 decoding_slots = threading.BoundedSemaphore(2)
+SLOT_SECONDS = 20
 
 
 class CappedUploadHandler(TemporaryFileUploadHandler):
-    """Streams an upload to a temporary file, and stops writing (but not counting) beyond the size limit."""
+    """Streams an upload to a temporary file, and stops writing (but not counting) beyond the size limit.
+
+    Forms are read before a view is asked, so nothing is written for a stranger or for a field that no form has.
+    """
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        if start <= settings.MAX_IMAGE_BYTES:
+        user = getattr(self.request, "user", None)
+        wanted = self.field_name == "file" and user is not None and user.is_authenticated
+        if wanted and start <= settings.MAX_IMAGE_BYTES:
             super().receive_data_chunk(raw_data, start)
 
     def file_complete(self, file_size: int) -> TemporaryUploadedFile:
@@ -60,10 +67,11 @@ def accept_upload(upload: UploadedFile) -> AcceptedUpload:
     """Check an uploaded file and give it the form in which it is stored.
 
     Raises UploadRejected with one of: empty_file, file_too_large (413), not_an_image, unsupported_format (415),
-    several_pictures, too_few_pixels, too_many_pixels, damaged_image.
+    several_pictures, too_few_pixels, too_many_pixels, damaged_image. Raises Unavailable (busy) when too many pictures
+    are being decoded already.
     """
     received = read_capped(upload)
-    with decoding_slots:
+    with decoding_slot():
         picture = decode(received)
         stored, extension = as_stored(picture, received)
         return AcceptedUpload(
@@ -75,6 +83,18 @@ def accept_upload(upload: UploadedFile) -> AcceptedUpload:
             stored_sha256=hashlib.sha256(stored).hexdigest(),
             pixels_sha256=hash_pixels(picture.upright),
         )
+
+
+@contextmanager
+def decoding_slot() -> Iterator[None]:
+    if not decoding_slots.acquire(timeout=SLOT_SECONDS):
+        raise Unavailable(
+            "busy", "Too many pictures are being checked at the same time. Send this one again in a minute."
+        )
+    try:
+        yield
+    finally:
+        decoding_slots.release()
 
 
 def read_capped(upload: UploadedFile) -> bytes:
@@ -121,12 +141,14 @@ def opened(received: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(received), formats=ACCEPTED_FORMATS) as image:
                 yield image
+    except UploadRejected:
+        raise
     except UnidentifiedImageError as error:
         raise not_accepted(received) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, MemoryError) as error:
         raise too_many_pixels() from error
-    # Pillow's decoders tell of damage by many kinds of error; each of them means the same to the sender.
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, OverflowError, IndexError, KeyError) as error:
+    # Decoders tell of damage by every kind of error that there is; each of them means the same to the sender.
+    except Exception as error:
         message = "The picture is damaged or cut off. Save or export it again and upload the new file."
         raise UploadRejected("damaged_image", message) from error
 
@@ -136,7 +158,7 @@ def not_accepted(received: bytes) -> UploadRejected:
     try:
         with Image.open(io.BytesIO(received)) as image:
             name = image.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - whatever a decoder of a refused format throws, the file is refused
         if b"<svg" in received[:2000].lower():
             name = "SVG"
         else:
@@ -159,10 +181,31 @@ def check_frames_and_size(image: Image.Image) -> None:
     if min(image.size) < side:
         message = f"The picture has {image.width} x {image.height} pixels; at least {side} x {side} are needed."
         raise UploadRejected("too_few_pixels", message)
+    check_layout(image)
     # A phone's JPEG may carry previews behind the picture (MPO): the first one is the picture.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    if image.format != "MPO" and has_second_frame(image):
         message = "The file holds several pictures. Save each as a file of its own."
         raise UploadRejected("several_pictures", message)
+
+
+def check_layout(image: Image.Image) -> None:
+    """Refuse layouts that cost far more than their pixels: giant TIFF tiles, run-length BMP (decoded in Python)."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tile = (image.tag_v2.get(TILE_WIDTH, 0), image.tag_v2.get(TILE_LENGTH, 0))
+        if tile[0] * tile[1] > settings.MAX_IMAGE_PIXELS:
+            raise too_many_pixels()
+    if isinstance(image, ImageFile.ImageFile) and any(part[0] == "bmp_rle" for part in image.tile):
+        message = f"Run-length compressed BMP pictures are not accepted. Save it as {FORMATS_IN_WORDS}, uncompressed."
+        raise UnsupportedFormat("unsupported_format", message)
+
+
+def has_second_frame(image: Image.Image) -> bool:
+    """Whether there is a frame after the first; counting them all could take minutes on a hostile file."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import UploadedFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -98,6 +99,8 @@ def case_search(request: SignedInRequest) -> HttpResponse:
 
 
 def case_open(request: SignedInRequest) -> HttpResponse:
+    if not request.user.may(Verb.UPLOAD):
+        raise PermissionDenied
     form = OpenCaseForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -209,7 +212,7 @@ def image_heat_map(request: SignedInRequest, image_id: uuid.UUID) -> HttpRespons
     """The heat map of the latest prediction as a transparent PNG of the picture's shape."""
     image = get_object_or_404(images_of(request), pk=image_id)
     prediction = image.latest_prediction
-    if prediction is None or prediction.heat_map is None:
+    if prediction is None or not prediction.heat_map:
         raise Http404
     png = heat_map.draw(prediction.heat_map, box=prediction.box, width=image.width, height=image.height)
     return HttpResponse(png, content_type="image/png", headers={"Cache-Control": "private, no-store"})

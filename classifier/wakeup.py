@@ -11,7 +11,8 @@ CLASSIFY_QUEUED = "classifier.classify_queued"
 
 def wake_workers() -> None:
     """Send a wake-up once the open transaction is committed."""
-    transaction.on_commit(send_wake_up)
+    # Robust: whatever goes wrong with a hint must not look like a failed upload, whose row is committed by now.
+    transaction.on_commit(send_wake_up, robust=True)
 
 
 def send_wake_up() -> None:

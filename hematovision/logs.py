@@ -1,9 +1,13 @@
 """One log line an event, with the request's id, and never patient text."""
 
+from ipaddress import ip_address
 from typing import Any
+from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.http import HttpRequest
+from django.urls import Resolver404, resolve
 from django_structlog.middlewares import RequestMiddleware
 
 Event = structlog.typing.EventDict
@@ -13,14 +17,42 @@ PROBES = {"/healthz", "/readyz"}
 
 
 class RequestLogMiddleware(RequestMiddleware):
-    """Logs requests by method and path: a query string can hold what somebody typed. Health probes are left out."""
+    """Logs requests by method and route. Health probes are left out."""
 
     def __call__(self, request: HttpRequest) -> Any:
         return self.get_response(request) if request.path in PROBES else super().__call__(request)
 
     @staticmethod
     def format_request(request: HttpRequest) -> str:
-        return f"{request.method} {request.path}"
+        return f"{request.method} {shown_path(request)}"
+
+    @classmethod
+    def bind_ip(cls, request: HttpRequest) -> None:
+        structlog.contextvars.bind_contextvars(ip=client_address(request))
+
+
+def shown_path(request: HttpRequest) -> str:
+    """The route with ids filled in; whatever else stands in a path (a reset key, a typed name) is not for logs."""
+    try:
+        match = resolve(request.path_info)
+    except Resolver404:
+        return "(no such page)"
+    route = f"/{match.route}"
+    for name, value in match.kwargs.items():
+        if isinstance(value, UUID):
+            route = route.replace(f"<uuid:{name}>", str(value))
+    return route
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """The client's address as far as it can be believed: what the trusted proxies wrote, else the connection's."""
+    forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
+    trusted = settings.TRUSTED_PROXIES
+    claimed = forwarded[-trusted] if 0 < trusted <= len(forwarded) else request.META.get("REMOTE_ADDR", "")
+    try:
+        return str(ip_address(claimed))
+    except ValueError:
+        return None
 
 
 def without_browser(logger: Any, name: str, event: Event) -> Event:

@@ -113,6 +113,7 @@ MIDDLEWARE = [
     "django_permissions_policy.PermissionsPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "hematovision.charset.Utf8OnlyMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "hematovision.logs.RequestLogMiddleware",
@@ -191,6 +192,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
     "socket_connect_timeout": 2,
+    # A broker that hangs must not keep an upload hanging; workers wait for messages without blocking on the socket.
+    "socket_timeout": 3,
+    "retry_on_timeout": False,
     # A wake-up that can't be sent must not keep an upload waiting: the sweep wakes the workers later.
     "max_retries": 0,
     "interval_start": 0,
@@ -216,6 +220,7 @@ MEDIA_ROOT = Path(env.str("MEDIA_ROOT", str(VAR_DIR / "media")))
 MAX_IMAGE_BYTES = env.int("MAX_IMAGE_BYTES", 25 * 1024**2)
 MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 40_000_000)
 MIN_IMAGE_SIDE = 32
+MAX_JSON_BYTES = 1024**2
 MODEL_BUNDLES = Path(env.str("MODEL_BUNDLES", str(BASE_DIR / "ml" / "artifacts")))
 # One form may carry at most this many files; the script on the page sends them one by one, without such a limit.
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
@@ -278,7 +283,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["classifier.api.permissions.MayDoVerb"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["classifier.api.parsers.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "classifier.paging.NewestFirst",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -304,6 +309,10 @@ SPECTACULAR_SETTINGS = {
         "CaseStatusEnum": "classifier.models.CaseStatus",
     },
 }
+
+# How many reverse proxies stand before the web server: so many addresses at the end of X-Forwarded-For are believed.
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", 0)
+ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES
 
 # --- Security --------------------------------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {
@@ -346,6 +355,13 @@ USE_TZ = True
 
 # --- Logs: one line an event, with the request's id; never a query string, a form field or a file name ------------
 LOG_FORMAT = env.str("LOG_FORMAT", "json" if PRODUCTION else "console")
+OTHERS_LOG_STEPS = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.format_exc_info,
+]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -353,19 +369,20 @@ LOGGING = {
         "json": {
             "()": structlog.stdlib.ProcessorFormatter,
             "processor": structlog.processors.JSONRenderer(),
-            "foreign_pre_chain": [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level],
+            "foreign_pre_chain": OTHERS_LOG_STEPS,
         },
         "console": {
             "()": structlog.stdlib.ProcessorFormatter,
-            "processor": structlog.dev.ConsoleRenderer(colors=False),
-            "foreign_pre_chain": [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level],
+            # A plain traceback: the rich one prints local variables, and with them what people typed.
+            "processor": structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+            "foreign_pre_chain": OTHERS_LOG_STEPS,
         },
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {
-        # django-structlog logs every request already, with ids instead of paths that may hold text.
-        "django.request": {"level": "ERROR"},
+        # Every request is logged already, by route and ids instead of a path that may hold text.
+        "django.request": {"level": "CRITICAL"},
     },
 }
 structlog.configure(

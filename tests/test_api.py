@@ -104,6 +104,28 @@ def test_malformed_json_is_a_problem_document(api: Api, technologist: User) -> N
     assert_problem(response, 400, "malformed_request")
 
 
+def test_json_that_is_too_large_or_too_deep_is_a_problem_document(api: Api, technologist: User) -> None:
+    client = api(technologist)
+    large = client.post("/api/v1/cases/", b" " * (1024**2 + 1), content_type="application/json")
+    deep = client.post("/api/v1/cases/", b"[" * 200_000, content_type="application/json")
+
+    assert_problem(large, 413, "request_too_large")
+    assert_problem(deep, 400, "malformed_request")
+
+
+def test_field_that_is_null_is_a_field_that_was_not_given(api: Api, technologist: User) -> None:
+    response = api(technologist).post("/api/v1/cases/", {"specimen": None, "accession_number": None, "wbc_value": None})
+
+    assert response.status_code == 201
+
+
+def test_session_without_csrf_token_is_told_what_is_missing(technologist: User) -> None:
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(technologist)
+
+    assert_problem(client.post("/api/v1/cases/", {}), 403, "csrf_failed")
+
+
 def test_wrong_content_type_is_a_problem_document(api: Api, technologist: User) -> None:
     response = api(technologist).post("/api/v1/cases/", b"a,b", content_type="text/csv")
 

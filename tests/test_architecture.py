@@ -34,6 +34,9 @@ BROAD_EXCEPTS = {
     ("classifier/pipeline.py", "prepare"): "whatever a decoder throws at one picture must not reach its neighbours",
     ("classifier/pipeline.py", "predict"): "a model's fault with a batch is tried again one by one",
     ("classifier/pipeline.py", "classify_queued"): "gives the claim back and raises again",
+    ("classifier/uploads.py", "opened"): "decoders tell of damage by every kind of error that there is",
+    ("classifier/uploads.py", "not_accepted"): "so do the decoders of formats that are refused anyway",
+    ("classifier/heartbeat.py", "beat_for_ever"): "a worker that can work must stay visible",
     ("classifier/services.py", "store_image"): "removes the file of a row that was not written and raises again",
 }
 

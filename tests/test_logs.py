@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
+from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, User
 from classifier import pipeline
 from classifier.models import ModelVersion
+from hematovision.logs import client_address, shown_path
 from tests.pictures import jpeg_of_cell
 
 PLANTED = "PLANTED-7731"
@@ -47,6 +50,72 @@ def test_nothing_that_people_type_or_name_is_logged_or_kept_in_the_trail(
     assert PLANTED not in caplog.text
     assert PLANTED not in "".join(str(record.__dict__) for record in caplog.records)
     assert PLANTED not in str(list(AuditEvent.objects.values()))
+
+
+def test_fault_of_ours_logs_where_it_happened_but_not_what_was_typed(
+    sign_in: Callable[[User], Client],
+    technologist: User,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Through the real formatter: one that prints local variables would print what people typed."""
+
+    def broken(**_: Any) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("classifier.services.open_case", broken)
+    client = sign_in(technologist)
+    client.raise_request_exception = False
+    handler = logging.StreamHandler()
+    formatter = settings.LOGGING["formatters"]["console"]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=formatter["processor"]))
+    logging.getLogger().addHandler(handler)
+    try:
+        client.post(reverse("case-open"), {"accession_number": PLANTED})
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+    logged = capsys.readouterr().err
+    assert "RuntimeError" in logged
+    assert "case_open" in logged
+    assert PLANTED not in logged
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/", "/"),
+        ("/cases/?q=typed", "/cases/"),
+        ("/cases/2f6d1e0a-0000-4000-8000-000000000000/", "/cases/2f6d1e0a-0000-4000-8000-000000000000/"),
+        ("/cases/Smith-A-1001/", "(no such page)"),
+    ],
+)
+def test_path_is_logged_as_route_and_ids(path: str, shown: str) -> None:
+    assert shown_path(RequestFactory().get(path)) == shown
+
+
+def test_key_of_a_password_reset_is_not_logged() -> None:
+    path = reverse("account_reset_password_from_key", kwargs={"uidb36": "abc", "key": "SECRETKEY"})
+
+    assert "SECRETKEY" not in shown_path(RequestFactory().get(path))
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "1.2.3.4", "127.0.0.1"),
+        (1, "1.2.3.4, 9.9.9.9", "9.9.9.9"),
+        (2, "1.2.3.4, 9.9.9.9", "1.2.3.4"),
+        (1, "", "127.0.0.1"),
+        (1, "nonsense", None),
+    ],
+)
+def test_forwarded_address_is_believed_from_trusted_proxies_only(
+    proxies: int, forwarded: str, address: str | None, settings: Any
+) -> None:
+    settings.TRUSTED_PROXIES = proxies
+
+    assert client_address(RequestFactory().get("/", headers={"X-Forwarded-For": forwarded})) == address
 
 
 def test_health_probes_leave_no_trace_in_the_log(db: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """The pages as people meet them: what each shows, who may see it, and that a bad file never spoils a good one."""
 
+import base64
 import io
 import uuid
 from collections.abc import Callable
@@ -68,15 +69,16 @@ def test_drop_with_only_a_bad_file_opens_no_case(sign_in: SignIn, technologist: 
     assert not Case.objects.exists()
 
 
-def test_quick_case_id_of_another_laboratory_reaches_nothing(
+def test_quick_case_id_of_another_laboratory_reaches_nothing_and_tells_nothing(
     sign_in: SignIn, stranger: User, case: Case, smear: bytes, as_upload: Upload
 ) -> None:
     response = sign_in(stranger).post(
         reverse("upload-to-bench"), {"file": as_upload(smear), "quick_case_id": str(case.pk)}, headers=FRAGMENT
     )
 
-    assert response.status_code == 409
+    assert response.status_code == 202
     assert not case.images.exists()
+    assert CellImage.objects.get().case.laboratory == stranger.laboratory
 
 
 def test_plain_form_sends_many_files_and_each_has_its_own_outcome(
@@ -297,6 +299,93 @@ def test_accession_number_never_appears_in_an_address(sign_in: SignIn, reader: U
         page = client.get(url).content.decode()
         links = [part.split('"', 1)[0] for part in page.split('href="')[1:]]
         assert not any(image.case.accession_number in link for link in links)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["garbage", "p=garbage", "p=99999-01-01", "p=0001-01-01T00:00:00%2B14:00", "p=2026-01-01%00"]
+)
+@pytest.mark.parametrize("page", ["cases", "images", "api-cases"])
+def test_bad_cursor_is_a_404(sign_in: SignIn, reader: User, page: str, cursor: str) -> None:
+    encoded = cursor if cursor == "garbage" else base64.b64encode(cursor.encode()).decode()
+
+    assert sign_in(reader).get(reverse(page), {"cursor": encoded}).status_code == 404
+
+
+def test_role_without_upload_gets_no_form_to_open_a_case(sign_in: SignIn, auditor: User) -> None:
+    assert sign_in(auditor).get(reverse("case-open")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-12:00", "1850-01-01T00:00", "2199-01-01T00:00"]
+)
+def test_implausible_time_of_collection_is_refused(sign_in: SignIn, technologist: User, moment: str) -> None:
+    client = sign_in(technologist)
+
+    response = client.post(reverse("case-open"), {"collected_at": moment})
+
+    assert response.status_code == 400
+    assert "before 1900" in response.content.decode()
+    assert client.get(reverse("cases")).status_code == 200
+
+
+def test_form_in_another_encoding_is_refused(db: None) -> None:
+    kind = "multipart/form-data; boundary=b; charset=rot13"
+    response = Client().generic("POST", reverse("account_login"), b"--b--", content_type=kind)
+
+    assert response.status_code == 400
+    assert "UTF-8" in response.content.decode()
+
+
+def test_nothing_is_written_for_a_stranger_or_for_a_field_that_no_form_has(
+    sign_in: SignIn, technologist: User, case: Case, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.core.files.uploadhandler import TemporaryFileUploadHandler
+
+    written: list[int] = []
+    monkeypatch.setattr(
+        TemporaryFileUploadHandler, "receive_data_chunk", lambda _, data, start: written.append(len(data))
+    )
+    content = SimpleUploadedFile("x.jpg", bytes(100_000))
+
+    Client(enforce_csrf_checks=True).post(reverse("account_login"), {"file": content})
+    content.seek(0)
+    sign_in(technologist).post(reverse("upload-to-case", args=[case.pk]), {"other": content})
+    assert written == []
+
+    content.seek(0)
+    sign_in(technologist).post(reverse("upload-to-case", args=[case.pk]), {"file": content})
+    assert sum(written) == 100_000
+
+
+def test_picture_is_not_added_to_a_released_case(
+    sign_in: SignIn, technologist: User, case: Case, smear: bytes, as_upload: Upload
+) -> None:
+    Case.objects.filter(pk=case.pk).update(status="released")
+
+    response = sign_in(technologist).post(
+        reverse("upload-to-case", args=[case.pk]), {"file": as_upload(smear)}, headers=FRAGMENT
+    )
+
+    assert response.status_code == 409
+    assert not case.images.exists()
+
+
+@pytest.mark.parametrize("code", ["stored_file_missing", "stored_file_altered", "unreadable_image"])
+def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
+    code: str, sign_in: SignIn, technologist: User, make_image: MakeImage, model_version: ModelVersion, settings: Any
+) -> None:
+    content = jpeg_of_cell(77)
+    image = make_image("failed", content=content, failure_code=code)
+    Path(image.file.path).write_bytes(b"lost")
+
+    url = reverse("upload-to-case", args=[image.case_id])
+    response = sign_in(technologist).post(url, {"file": SimpleUploadedFile("again.jpg", content)}, headers=FRAGMENT)
+    pipeline.classify_queued()
+
+    assert response.status_code == 200
+    image.refresh_from_db()
+    assert (image.status, image.failure_code) == ("classified", "")
+    assert len(list(Path(settings.MEDIA_ROOT).rglob("*.jpg"))) == 1
 
 
 def test_history_is_paged_newest_first_without_gaps_or_repeats(

@@ -17,6 +17,7 @@ from classifier.errors import FAILURES, InvalidTransition
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.transitions import TRANSITIONS, move
 from ml.errors import ModelUnavailable, UnreadableImage
+from tests.servers import RunningServer
 
 MakeImage = Callable[..., CellImage]
 PAIRS = [(source, target) for source in ImageStatus for target in ImageStatus]
@@ -218,6 +219,27 @@ def test_picture_that_breaks_the_model_fails_alone_after_three_tries(
     assert [image.predictions.count() for image in neighbours] == [1, 1, 1]
 
 
+def test_prediction_that_the_database_refuses_fails_alone(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = make_image(queued_at=timezone.now() - timedelta(minutes=1))
+    neighbours = [make_image() for _ in range(2)]
+    real = pipeline.as_row
+
+    def as_row(image: CellImage, version: ModelVersion, prediction: Any) -> Prediction:
+        row = real(image, version, prediction)
+        row.confidence = 2.0 if image.pk == poison.pk else row.confidence
+        return row
+
+    monkeypatch.setattr(pipeline, "as_row", as_row)
+    while pipeline.classify_queued():
+        pass
+
+    poison.refresh_from_db()
+    assert (poison.status, poison.failure_code) == ("failed", "prediction_failed")
+    assert [image.predictions.count() for image in neighbours] == [1, 1]
+
+
 def test_fault_of_the_database_costs_the_pictures_nothing(
     make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +349,59 @@ def test_second_model_adds_a_prediction_beside_the_first(make_image: MakeImage, 
     pipeline.classify_batch(claim, pipeline.LoadedModel(newer, (), loaded.predictor))
 
     assert image.predictions.count() == 2
+
+
+def test_heartbeat_survives_whatever_one_beat_runs_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    from classifier import heartbeat
+
+    beats: list[str] = []
+
+    def beat() -> None:
+        beats.append("beat")
+        raise ImportError("no runtime")
+
+    def sleep(_: float) -> None:
+        if len(beats) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(heartbeat, "beat", beat)
+    monkeypatch.setattr("classifier.heartbeat.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        heartbeat.beat_for_ever()
+
+    assert beats == ["beat", "beat"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wake_up_that_breaks_does_not_take_the_picture_with_it(
+    make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("odd broker")
+
+    monkeypatch.setattr("classifier.wakeup.current_app.send_task", broken)
+    image = make_image()
+
+    assert Path(image.file.path).exists()
+    assert CellImage.objects.get().status == "queued"
+
+
+def test_broker_that_hangs_delays_an_upload_by_seconds_only(redis_server: RunningServer) -> None:
+    import signal
+    import time
+
+    from classifier.wakeup import send_wake_up
+    from hematovision.health import broker
+
+    assert redis_server.process
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        send_wake_up()
+        assert broker() == "broker_unavailable"
+        assert time.monotonic() - start < 30
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
 
 
 def test_every_failure_code_has_a_sentence_that_says_what_to_do() -> None:

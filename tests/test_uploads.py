@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
@@ -16,6 +17,7 @@ from classifier.uploads import accept_upload, shown_name
 from tests.pictures import drawn_cell, encoded, jpeg_of_cell
 
 CELL = drawn_cell(7)
+SMALL = drawn_cell(8, (40, 40))
 
 
 def accept(content: bytes, name: str = "cell.jpg") -> Any:
@@ -68,13 +70,54 @@ REFUSED: dict[str, tuple[bytes, str, int]] = {
 }
 
 
+def tiff_with_giant_tile() -> bytes:
+    """64 x 64 pixels in one tile of 32768 x 32768: decoding would take gigabytes."""
+    entries = [
+        (256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1),
+        (322, 4, 32768), (323, 4, 32768), (324, 4, 8), (325, 4, 4),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<I", 16) + b"\x78\x9c\x03\0" + bytes(4)
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return head + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+def long_chain_of_frames() -> bytes:
+    """A TIFF of 20,000 tiny frames: walking the whole chain takes many seconds."""
+    picture = encoded(Image.new("L", (64, 64)), "TIFF")
+    (first,) = struct.unpack_from("<I", picture, 4)
+    (count,) = struct.unpack_from("<H", picture, first)
+    entries = picture[first + 2 : first + 2 + 12 * count]
+    chain, at = b"", len(picture)
+    for _ in range(20_000):
+        at += 2 + len(entries) + 4
+        chain += struct.pack("<H", count) + entries + struct.pack("<I", at)
+    return (
+        picture[: first + 2 + 12 * count] + struct.pack("<I", len(picture)) + picture[first + 6 + 12 * count :] + chain
+    )
+
+
+def run_length_bmp() -> bytes:
+    palette = bytes(range(256)) * 4
+    rows = b"".join(bytes([64, 7, 0, 0]) for _ in range(64)) + b"\0\1"
+    offset = 54 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", offset + len(rows), 0, 0, offset)
+    return head + struct.pack("<IiiHHIIiiII", 40, 64, 64, 1, 8, 1, len(rows), 0, 0, 256, 0) + palette + rows
+
+
+REFUSED |= {
+    "TIFF with a giant tile": (tiff_with_giant_tile(), "too_many_pixels", 400),
+    "TIFF with an endless chain of frames": (long_chain_of_frames(), "several_pictures", 400),
+    "run-length BMP": (run_length_bmp(), "unsupported_format", 415),
+}
+
+
 @pytest.mark.parametrize(("content", "code", "status"), REFUSED.values(), ids=REFUSED)
 def test_bad_file_is_refused_with_a_code_and_a_sentence(content: bytes, code: str, status: int) -> None:
     assert code_of(content) == (code, status)
 
 
-def test_file_over_the_limit_is_refused(settings: Any) -> None:
-    settings.MAX_IMAGE_BYTES = 1000
+def test_file_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(django_settings, "MAX_IMAGE_BYTES", 1000)
 
     assert code_of(jpeg_of_cell(1)) == ("file_too_large", 413)
 

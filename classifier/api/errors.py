@@ -57,6 +57,8 @@ def problem_response(error: Exception, context: dict[str, Any]) -> HttpResponse 
     if isinstance(error, exceptions.APIException):
         kind = next((kind for kind in type(error).__mro__ if kind in CODES), None)
         code, detail = CODES[kind] if kind else ("error", str(error.default_detail))
+        if "CSRF" in str(error.detail):
+            code, detail = "csrf_failed", "With a session, send the header X-CSRFToken as well; a token needs none."
         response = problem(status=error.status_code, code=code, detail=detail)
         if header := getattr(error, "auth_header", None):
             response["WWW-Authenticate"] = header

@@ -1,6 +1,6 @@
 """The shapes of the API, exactly as clients rely on them. Additions only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -125,7 +125,7 @@ class UploadSerializer(serializers.Serializer[Any]):
 
 class CaseSerializer(serializers.ModelSerializer[Case]):
     url = serializers.HyperlinkedIdentityField(view_name="api-case", lookup_field="pk", lookup_url_kwarg="case_id")
-    accession_number = serializers.CharField(max_length=64, required=False, allow_blank=True)
+    accession_number = serializers.CharField(max_length=64, required=False, allow_blank=True, allow_null=True)
 
     class Meta:
         model = Case
@@ -142,3 +142,10 @@ class CaseSerializer(serializers.ModelSerializer[Case]):
             "url",
         )
         read_only_fields = ("id", "status", "opened_at")
+        extra_kwargs: ClassVar = {
+            name: {"allow_null": True} for name in ("patient_pseudonym", "specimen", "wbc_source")
+        }
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A field that is null is a field that was not given."""
+        return {name: value for name, value in fields.items() if value is not None}

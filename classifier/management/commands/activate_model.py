@@ -5,6 +5,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from classifier.model_registry import activate_version
 from classifier.models import ModelVersion
+from ml.errors import ModelUnavailable
 
 
 class Command(BaseCommand):
@@ -20,5 +21,8 @@ class Command(BaseCommand):
             known = ", ".join(str(known) for known in ModelVersion.objects.all()) or "none"
             message = f"There is no model version {name} {version}. Registered: {known}."
             raise CommandError(message)
-        activate_version(actor=None, version=found)
+        try:
+            activate_version(actor=None, version=found)
+        except ModelUnavailable as error:
+            raise CommandError(error.message) from error
         self.stdout.write(f"{found} is active.")

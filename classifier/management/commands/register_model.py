@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from classifier.errors import Conflict
+from classifier.errors import HematoVisionError
 from classifier.model_registry import register_bundle
 from ml.errors import ModelUnavailable
 from ml.model_card import shipped_bundle
@@ -25,6 +25,6 @@ class Command(BaseCommand):
             # The platform starts without a model: images stay queued, and the pages say why.
             self.stderr.write(f"The shipped model can't be used: {error.message}")
             return
-        except Conflict as error:
+        except HematoVisionError as error:
             raise CommandError(error.message) from error
         self.stdout.write(f"{version} is registered{' and active' if version.active else ''}.")
