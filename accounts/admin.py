@@ -3,17 +3,21 @@
 from typing import Any, ClassVar
 
 from allauth.account.models import EmailAddress
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from knox.models import AuthToken
 
 from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.roles import Verb
-from accounts.services import save_user
+from accounts.services import refuse_own_lockout, save_laboratory, save_user, take_over_account
+from accounts.tokens import revoke_tokens
 
 for unused in (EmailAddress, Group, AuthToken):
     if admin.site.is_registered(unused):
@@ -95,13 +99,17 @@ class UserAdmin(VerbAdmin, DjangoUserAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
-        laboratory = signed_in(request).laboratory
+        actor = signed_in(request)
 
         class FormOfLaboratory(form):  # type: ignore[valid-type,misc]
             def _post_clean(self) -> None:
                 # Before the row's constraints are checked: a user always belongs to the administrator's laboratory.
-                self.instance.laboratory = laboratory
+                self.instance.laboratory = actor.laboratory
                 super()._post_clean()
+
+            def clean(self) -> Any:
+                refuse_own_lockout(actor=actor, user=self.instance, changed_fields=self.changed_data)
+                return super().clean()
 
         if "role" in FormOfLaboratory.base_fields:
             FormOfLaboratory.base_fields["role"].required = True
@@ -109,6 +117,19 @@ class UserAdmin(VerbAdmin, DjangoUserAdmin):
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         save_user(actor=signed_in(request), user=obj, changed_fields=form.changed_data)
+
+    @transaction.atomic
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        """Set somebody else's password. The own one has its page, which asks for the old one."""
+        actor, user = signed_in(request), self.get_object(request, unquote(id))
+        if user == actor:
+            return redirect("account_change_password")
+        response = super().user_change_password(request, id, form_url)
+        # Django's view stores the password and doesn't tell whose hand it was.
+        if user is not None and not User.objects.filter(pk=user.pk, password=user.password).exists():
+            revoked = take_over_account(actor=actor, user=user)
+            self.message_user(request, f"{user} is signed out everywhere; API tokens revoked: {revoked}.")
+        return response
 
 
 @admin.register(ApiToken)
@@ -120,6 +141,15 @@ class ApiTokenAdmin(VerbAdmin):
     list_display = ("name", "user", "scopes", "created", "expiry", "last_used_at")
     fields = ("name", "user", "scopes", "created", "expiry", "last_used_at")
     list_select_related = ("user",)
+    actions = ("revoke",)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return signed_in(request).may(Verb.ADMINISTER)
+
+    @admin.action(description="Revoke", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, chosen: QuerySet[ApiToken]) -> None:
+        revoked = revoke_tokens(actor=signed_in(request), tokens=chosen)
+        self.message_user(request, f"API tokens revoked: {revoked}. They open nothing any more.", messages.SUCCESS)
 
 
 @admin.register(Laboratory)
@@ -136,14 +166,22 @@ class LaboratoryAdmin(VerbAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return signed_in(request).is_superuser
 
+    def save_model(self, request: HttpRequest, obj: Laboratory, form: Any, change: bool) -> None:
+        save_laboratory(actor=signed_in(request), laboratory=obj, changed_fields=form.changed_data)
+
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(VerbAdmin):
-    """Who did what to which thing, when and from where."""
+    """Who did what to which thing, when and from where. What belongs to no laboratory is the platform operator's."""
 
+    operator_may_view = True
     list_display = ("at", "action", "actor", "target_type", "target_id", "ip")
     list_filter = ("action", "target_type", ("actor", admin.RelatedOnlyFieldListFilter))
     date_hierarchy = "at"
     list_select_related = ("actor",)
     show_full_result_count = False
     fields = ("at", "action", "actor", "target_type", "target_id", "facts", "ip", "request_id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEvent]:
+        rows = super().get_queryset(request)
+        return rows.filter(laboratory=None) if signed_in(request).is_superuser else rows

@@ -76,6 +76,10 @@ class User(AbstractBaseUser):  # type: ignore[django-manager-missing]
     def __str__(self) -> str:
         return self.full_name or self.email
 
+    def set_password(self, raw_password: str | None) -> None:
+        """A service account has tokens only: whatever password is meant for it, it gets none."""
+        super().set_password(None if self.role == Role.SERVICE else raw_password)
+
     def may(self, verb: Verb) -> bool:
         """Whether the role allows the verb. Which objects it reaches is `visible_to`'s answer, not this one's."""
         return self.is_active and verb in ROLE_VERBS.get(self.role, frozenset())

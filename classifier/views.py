@@ -4,7 +4,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import UploadedFile
@@ -20,7 +19,7 @@ from classifier import heat_map, services
 from classifier.cell_types import CELL_TYPE_TEXTS
 from classifier.errors import HematoVisionError
 from classifier.forms import OpenCaseForm, SearchForm
-from classifier.models import Case, CellImage, Prediction
+from classifier.models import Case, CellImage, ModelVersion, Prediction
 from classifier.paging import html_page
 from classifier.querysets import CellImageQuerySet
 from classifier.readiness import queue_obstacle
@@ -282,4 +281,4 @@ def outcome_of(add: Any, upload: UploadedFile) -> dict[str, Any]:
 
 def about(request: HttpRequest) -> HttpResponse:
     """What this is and is not; open to everybody."""
-    return render(request, "about.html", {"production": settings.PRODUCTION})
+    return render(request, "about.html", {"model": ModelVersion.objects.filter(active=True).first()})

@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.account import urls as allauth_urls
+from allauth.account.models import EmailAddress
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.test import Client
 from django.urls import reverse
+from rest_framework.test import APIClient
 
 from accounts import audit
+from accounts import urls as account_urls
 from accounts.facts import FactError
-from accounts.models import AuditEvent, Laboratory, User
+from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.roles import ROLE_VERBS, Role, Verb
+from accounts.services import save_user
+from accounts.tokens import create_token, revoke_tokens
 from tests.conftest import PASSWORD
 
 SignIn = Callable[[User], Client]
@@ -63,22 +69,92 @@ def test_inactive_person_can_not_sign_in(technologist: User) -> None:
     assert client.get(reverse("home")).status_code == 302
 
 
-def test_nobody_signs_up_by_themselves(db: None) -> None:
-    new = {"email": "new@x.example", "password1": PASSWORD, "password2": PASSWORD}
-
-    Client().post(reverse("account_signup"), new)
-
-    assert not User.objects.exists()
+def paths_of(patterns: Any) -> set[str]:
+    """The addresses of URL patterns, as they are typed, with a made-up key where one belongs."""
+    routes = (str(pattern.pattern).removeprefix("^").removesuffix("$") for pattern in patterns)
+    return {"/accounts/" + re.sub(r"\(\?P<\w+>[^)]*\)", "zz", route) for route in routes}
 
 
-def test_password_is_changed(sign_in: SignIn, technologist: User) -> None:
+OPEN = paths_of(account_urls.urlpatterns)
+CLOSED = paths_of(allauth_urls.urlpatterns) - OPEN
+SUCH_AS = {"/accounts/email/", "/accounts/signup/", "/accounts/confirm-email/zz/", "/accounts/reauthenticate/"}
+NEVER_THERE = {"/accounts/social/connections/", "/accounts/3rdparty/", "/accounts/login/code/", "/accounts/"}
+
+
+@pytest.mark.parametrize("path", sorted(OPEN))
+def test_account_page_that_is_open_works_for_stranger_and_friend(
+    path: str, sign_in: SignIn, technologist: User
+) -> None:
+    for client in (Client(), sign_in(technologist)):
+        assert client.get(path, follow=True).status_code == 200
+
+
+@pytest.mark.parametrize("path", sorted(CLOSED | SUCH_AS | NEVER_THERE))
+def test_account_page_that_is_not_ours_is_not_there(path: str, sign_in: SignIn, technologist: User) -> None:
+    new = {"action_add": "", "email": "new@x.example", "password1": PASSWORD, "password2": PASSWORD}
+
+    for client in (Client(), sign_in(technologist)):
+        assert client.get(path).status_code == client.post(path, new).status_code == 404
+    assert [user.email for user in User.objects.all()] == [technologist.email]
+    assert not EmailAddress.objects.filter(email="new@x.example").exists()
+
+
+def test_person_without_a_password_is_led_to_the_mailed_link(sign_in: SignIn, technologist: User) -> None:
+    technologist.set_unusable_password()
+    technologist.save()
+
+    page = sign_in(technologist).get(reverse("account_change_password"), follow=True)
+
+    assert page.request["PATH_INFO"] == reverse("account_reset_password")
+
+
+def test_service_account_has_no_password_whoever_gives_it_one(
+    service_account: User, technologist: User, lab_admin: User
+) -> None:
+    assert not service_account.has_usable_password()
+    service_account.set_password(PASSWORD)
+    assert not service_account.has_usable_password()
+    technologist.role = Role.SERVICE
+    save_user(actor=lab_admin, user=technologist, changed_fields=["role"])
+    assert not User.objects.get(pk=technologist.pk).has_usable_password()
+
+
+def test_service_account_does_not_sign_in_on_the_pages(technologist: User) -> None:
+    """Not even with a password from before it became one."""
+    User.objects.filter(pk=technologist.pk).update(role=Role.SERVICE)
+    client = Client()
+
+    assert sign_in_by_form(client, technologist.email, PASSWORD)["Location"] == reverse("account_inactive")
+    assert client.get(reverse("home")).status_code == 302
+    assert AuditEvent.objects.get(action="sign_in_failed").target_id == str(technologist.pk)
+    client.post(reverse("account_reset_password"), {"email": technologist.email})
+    assert mail.outbox == []
+
+
+def test_person_who_is_switched_off_is_out_at_once(sign_in: SignIn, technologist: User) -> None:
+    token = create_token(user=technologist)
+    client = sign_in(technologist)
+    User.objects.filter(pk=technologist.pk).update(is_active=False)
+
+    assert client.get(reverse("home")).status_code == 302
+    assert api_status(token) == 401
+
+
+def test_password_is_changed_and_the_trail_says_so(sign_in: SignIn, technologist: User) -> None:
+    elsewhere, token = sign_in(technologist), create_token(user=technologist)
     new = "another horse battery"
     fields = {"oldpassword": PASSWORD, "password1": new, "password2": new}
 
-    sign_in(technologist).post(reverse("account_change_password"), fields)
+    client = sign_in(technologist)
+    client.post(reverse("account_change_password"), fields)
 
     technologist.refresh_from_db()
     assert technologist.check_password(new)
+    event = AuditEvent.objects.get(action="password_changed")
+    assert (event.actor, event.target_id, event.facts) == (technologist, str(technologist.pk), {})
+    assert client.get(reverse("home")).status_code == 200
+    assert elsewhere.get(reverse("home")).status_code == 302
+    assert api_status(token) == 200
 
 
 def test_weak_password_is_refused(sign_in: SignIn, technologist: User) -> None:
@@ -97,10 +173,13 @@ def test_forgotten_password_is_reset_by_mail(technologist: User) -> None:
 
     page = client.get(link[1], follow=True)
     new = "another horse battery"
-    client.post(page.request["PATH_INFO"], {"password1": new, "password2": new})
+    done = client.post(page.request["PATH_INFO"], {"password1": new, "password2": new}, follow=True)
 
+    assert "Your password is changed" in done.content.decode()
     technologist.refresh_from_db()
     assert technologist.check_password(new)
+    event = AuditEvent.objects.get(action="password_reset")
+    assert (event.actor, event.target_id) == (technologist, str(technologist.pk))
 
 
 def test_reset_says_the_same_for_an_unknown_address_and_sends_nothing(technologist: User) -> None:
@@ -109,6 +188,55 @@ def test_reset_says_the_same_for_an_unknown_address_and_sends_nothing(technologi
 
     assert known["Location"] == unknown["Location"]
     assert len(mail.outbox) == 1
+
+
+def test_changed_address_leaves_nothing_of_the_old_one(technologist: User, lab_admin: User) -> None:
+    sign_in_by_form(Client(), technologist.email, PASSWORD)
+    old = technologist.email
+    EmailAddress.objects.get_or_create(user=technologist, email=old)
+    technologist.email = "Moved@North.example"
+    save_user(actor=lab_admin, user=technologist, changed_fields=["email"])
+
+    assert "Location" not in sign_in_by_form(Client(), old, PASSWORD).headers
+    Client().post(reverse("account_reset_password"), {"email": old})
+    assert mail.outbox == []
+    assert sign_in_by_form(Client(), "moved@north.example", PASSWORD)["Location"] == reverse("home")
+
+
+# --- Tokens ----------------------------------------------------------------------------------------------------
+
+
+def api_status(token: str) -> int:
+    return APIClient().get("/api/v1/cases/", HTTP_AUTHORIZATION=f"Token {token}").status_code
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_trail_names_the_token_and_who_made_it(by_hand: bool, technologist: User, lab_admin: User) -> None:
+    text = create_token(user=technologist, name="LIS", scopes=["read"], actor=lab_admin if by_hand else None)
+
+    event = AuditEvent.objects.get(action="token_created")
+    assert (event.actor, event.laboratory) == (lab_admin if by_hand else None, technologist.laboratory)
+    assert (event.target_type, event.target_id) == ("user", str(technologist.pk))
+    assert event.facts == {"name": "LIS", "token_key": ApiToken.objects.get().token_key, "scopes": ["read"]}
+    assert text not in str(event.facts)
+
+
+def test_revoked_token_opens_nothing_and_stays_in_the_trail(technologist: User, lab_admin: User) -> None:
+    token, other = create_token(user=technologist, name="lost"), create_token(user=technologist)
+
+    revoke_tokens(actor=lab_admin, tokens=ApiToken.objects.filter(name="lost"))
+
+    assert (api_status(token), api_status(other)) == (401, 200)
+    event = AuditEvent.objects.get(action="token_revoked")
+    assert (event.actor, event.target_id, event.facts["name"]) == (lab_admin, str(technologist.pk), "lost")
+    assert token.startswith(event.facts["token_key"])
+
+
+@pytest.mark.parametrize("token", ["\xe9\xff", "\x80", "a\x00b"])
+def test_token_of_impossible_characters_is_an_invalid_token(token: str, db: None) -> None:
+    response = APIClient().get("/api/v1/cases/", HTTP_AUTHORIZATION=f"Token {token}")
+
+    assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
 
 
 # --- Roles and rows --------------------------------------------------------------------------------------------
@@ -176,6 +304,13 @@ def test_first_laboratory_and_user_are_made_by_command(db: None) -> None:
     user = User.objects.get(email="eve@east.example")
     assert (user.laboratory, user.role) == (Laboratory.objects.get(name="Eastside"), Role.ADMIN)
     assert user.check_password(told.rsplit("Password: ", 1)[1].strip())
+
+
+def test_service_account_is_made_without_a_password(laboratory: Laboratory) -> None:
+    told = run("create_user", "lis@north.example", "--role", "service")
+
+    assert not User.objects.get(email="lis@north.example").has_usable_password()
+    assert "create_token lis@north.example" in told
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,22 @@
 """The audit desk: what each role finds there, and that nobody edits a fact."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.contrib import admin
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import AuditEvent, User
+from accounts import audit
+from accounts.models import ApiToken, AuditEvent, Laboratory, User
+from accounts.tokens import create_token
 from classifier.models import CellImage, ModelVersion
+from ml.model_card import shipped_bundle
+from tests.conftest import PASSWORD
 from tests.factories import prediction_of
 
 SignIn = Callable[[User], Client]
@@ -20,7 +28,7 @@ VISIBLE = {
         "classifier.prediction", "classifier.workerheartbeat",
     },
     "lab_admin": {"accounts.user", "accounts.apitoken", "accounts.laboratory"},
-    "operator": {"accounts.laboratory", "classifier.modelversion", "classifier.workerheartbeat"},
+    "operator": {"accounts.auditevent", "accounts.laboratory", "classifier.modelversion", "classifier.workerheartbeat"},
 }  # fmt: skip
 
 
@@ -126,6 +134,142 @@ def test_administrator_switches_a_user_off_and_the_trail_names_the_field(
     assert AuditEvent.objects.get(action="user_changed").facts == {"fields": ["is_active"]}
 
 
+def test_changed_address_drops_the_copy_that_signs_in(sign_in: SignIn, lab_admin: User, technologist: User) -> None:
+    EmailAddress.objects.create(user=technologist, email=technologist.email, primary=True)
+    fields = {"email": "Moved@north.example", "full_name": "Tess", "role": technologist.role, "is_active": "on"}
+
+    sign_in(lab_admin).post(reverse("admin:accounts_user_change", args=[technologist.pk]), fields)
+
+    technologist.refresh_from_db()
+    assert technologist.email == "moved@north.example"
+    assert not EmailAddress.objects.filter(user=technologist).exists()
+
+
+@pytest.mark.parametrize("change", [{"role": "reader"}, {"is_active": ""}])
+def test_administrator_keeps_the_own_role_and_account(change: dict[str, str], sign_in: SignIn, lab_admin: User) -> None:
+    fields = {"email": lab_admin.email, "full_name": "Ada", "role": "admin", "is_active": "on", **change}
+
+    page = sign_in(lab_admin).post(reverse("admin:accounts_user_change", args=[lab_admin.pk]), fields)
+
+    assert "Ask another administrator." in page.content.decode()
+    lab_admin.refresh_from_db()
+    assert (lab_admin.role, lab_admin.is_active, lab_admin.full_name) == ("admin", True, "Ada Adler")
+
+
+def test_administrator_changes_the_own_name(sign_in: SignIn, lab_admin: User) -> None:
+    fields = {"email": lab_admin.email, "full_name": "Ada A.", "role": "admin", "is_active": "on"}
+
+    sign_in(lab_admin).post(reverse("admin:accounts_user_change", args=[lab_admin.pk]), fields)
+
+    assert User.objects.get(pk=lab_admin.pk).full_name == "Ada A."
+
+
+NEW_PASSWORD = {"usable_password": "true", "password1": "another horse battery", "password2": "another horse battery"}
+
+
+def test_password_set_by_the_administrator_ends_sessions_and_tokens_and_is_in_the_trail(
+    sign_in: SignIn, lab_admin: User, technologist: User
+) -> None:
+    client = sign_in(technologist)
+    create_token(user=technologist, name="old")
+
+    url = reverse("admin:auth_user_password_change", args=[technologist.pk])
+    page = sign_in(lab_admin).post(url, NEW_PASSWORD, follow=True)
+
+    assert "API tokens revoked: 1." in page.content.decode()
+    technologist.refresh_from_db()
+    assert technologist.check_password("another horse battery")
+    assert client.get(reverse("home")).status_code == 302
+    assert not ApiToken.objects.exists()
+    for action in ("password_set", "token_revoked"):
+        event = AuditEvent.objects.get(action=action)
+        assert (event.actor, event.target_id) == (lab_admin, str(technologist.pk))
+
+
+def test_password_that_is_refused_changes_nothing(sign_in: SignIn, lab_admin: User, technologist: User) -> None:
+    create_token(user=technologist)
+    url = reverse("admin:auth_user_password_change", args=[technologist.pk])
+
+    sign_in(lab_admin).post(url, {**NEW_PASSWORD, "password2": "something else"})
+
+    technologist.refresh_from_db()
+    assert technologist.check_password(PASSWORD)
+    assert ApiToken.objects.exists()
+    assert not AuditEvent.objects.filter(action="password_set").exists()
+
+
+def test_own_password_has_one_page_that_asks_for_the_old_one(sign_in: SignIn, lab_admin: User) -> None:
+    client = sign_in(lab_admin)
+    fields = {"old_password": PASSWORD, "new_password1": "another horse", "new_password2": "another horse"}
+
+    for url in (
+        reverse("admin:password_change"),
+        reverse("admin:auth_user_password_change", args=[lab_admin.pk]),
+    ):
+        assert client.get(url)["Location"] == reverse("account_change_password")
+        assert client.post(url, {**fields, **NEW_PASSWORD})["Location"] == reverse("account_change_password")
+    assert User.objects.get(pk=lab_admin.pk).check_password(PASSWORD)
+
+
+def test_administrator_revokes_a_token(sign_in: SignIn, lab_admin: User, technologist: User, stranger: User) -> None:
+    for user in (technologist, stranger):
+        create_token(user=user, name="lost")
+    chosen = {"action": "revoke", "_selected_action": [token.pk for token in ApiToken.objects.all()]}
+
+    page = sign_in(lab_admin).post(list_url("accounts.apitoken"), chosen, follow=True)
+
+    assert "API tokens revoked: 1." in page.content.decode()
+    assert ApiToken.objects.get().user == stranger
+    event = AuditEvent.objects.get(action="token_revoked")
+    assert (event.actor, event.target_id) == (lab_admin, str(technologist.pk))
+
+
+def test_operator_makes_and_renames_a_laboratory_and_its_trail_says_so(sign_in: SignIn, operator: User) -> None:
+    client = sign_in(operator)
+
+    client.post(reverse("admin:accounts_laboratory_add"), {"name": "Eastside"})
+    laboratory = Laboratory.objects.get()
+    client.post(reverse("admin:accounts_laboratory_change", args=[laboratory.pk]), {"name": "Westside"})
+
+    assert Laboratory.objects.get().name == "Westside"
+    for action in ("laboratory_created", "laboratory_changed"):
+        event = AuditEvent.objects.get(action=action)
+        assert (event.actor, event.laboratory, event.facts) == (operator, laboratory, {"fields": ["name"]})
+
+
+def test_operator_reads_the_events_that_belong_to_no_laboratory_and_no_others(
+    sign_in: SignIn, operator: User, technologist: User, auditor: User
+) -> None:
+    ours = audit.record(action="case_opened", actor=technologist)
+    nobodys = audit.record(action="sign_in_failed", actor=None, known=False)
+
+    for reader, visible, hidden in ((operator, nobodys, ours), (auditor, ours, nobodys)):
+        client = sign_in(reader)
+        page = client.get(list_url("accounts.auditevent")).content.decode()
+        assert str(visible.pk) in page
+        assert str(hidden.pk) not in page
+        assert client.get(reverse("admin:accounts_auditevent_change", args=[visible.pk])).status_code == 200
+        assert client.get(reverse("admin:accounts_auditevent_change", args=[hidden.pk])).status_code == 302
+
+
+def test_search_box_that_writes_into_the_address_is_for_staff_only() -> None:
+    """The admin searches by GET: what is typed there ends up in the URL, so it must not be patient text."""
+    searchable = {
+        model._meta.label_lower: tuple(page.search_fields)
+        for model, page in admin.site._registry.items()
+        if page.search_fields
+    }
+    assert searchable == {"accounts.user": ("email", "full_name")}
+
+
+@pytest.mark.parametrize("row", ["zz", "1", "99999999999999999999", "7fd86fc6-a780-4a0e-b444-390b792b0e91"])
+def test_view_on_site_leads_nowhere(row: str, sign_in: SignIn, auditor: User) -> None:
+    client = sign_in(auditor)
+
+    for kind in ("zz", "99999999999999999999", ContentType.objects.get_for_model(User).pk):
+        assert client.get(f"/admin/r/{kind}/{row}/").status_code == 404
+
+
 def test_administrator_reaches_no_user_of_another_laboratory(sign_in: SignIn, lab_admin: User, stranger: User) -> None:
     client = sign_in(lab_admin)
 
@@ -135,10 +279,12 @@ def test_administrator_reaches_no_user_of_another_laboratory(sign_in: SignIn, la
 
 
 def test_operator_activates_another_model_and_the_trail_says_so(
-    sign_in: SignIn, operator: User, model_version: ModelVersion
+    sign_in: SignIn, operator: User, model_version: ModelVersion, settings: Any, tmp_path: Path
 ) -> None:
+    settings.MODEL_BUNDLES = tmp_path
+    (tmp_path / "other-2").symlink_to(shipped_bundle())
     other = ModelVersion.objects.create(
-        name="other", version="2", sha256="0" * 64, labels=["lymphocyte"], preprocessing_version="1"
+        name="other", version="2", sha256=model_version.sha256, labels=["lymphocyte"], preprocessing_version="1"
     )
 
     sign_in(operator).post(
@@ -148,6 +294,20 @@ def test_operator_activates_another_model_and_the_trail_says_so(
     assert ModelVersion.objects.get(active=True) == other
     event = AuditEvent.objects.filter(action="model_activated").latest("at")
     assert event.facts == {"replaced": str(model_version.pk)}
+
+
+def test_model_whose_files_are_missing_is_refused_with_a_sentence(
+    sign_in: SignIn, operator: User, model_version: ModelVersion
+) -> None:
+    other = ModelVersion.objects.create(
+        name="other", version="2", sha256="0" * 64, labels=["lymphocyte"], preprocessing_version="1"
+    )
+    chosen = {"action": "make_active", "_selected_action": [str(other.pk)]}
+
+    page = sign_in(operator).post(list_url("classifier.modelversion"), chosen, follow=True)
+
+    assert "2 was not activated." in page.content.decode()
+    assert ModelVersion.objects.get(active=True) == model_version
 
 
 def test_auditor_can_not_activate_a_model(sign_in: SignIn, auditor: User, model_version: ModelVersion) -> None:

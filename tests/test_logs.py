@@ -67,7 +67,8 @@ def test_fault_of_ours_logs_where_it_happened_but_not_what_was_typed(
     client = sign_in(technologist)
     client.raise_request_exception = False
     handler = logging.StreamHandler()
-    formatter = settings.LOGGING["formatters"]["console"]
+    formatters: Any = settings.LOGGING["formatters"]
+    formatter = formatters["console"]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=formatter["processor"]))
     logging.getLogger().addHandler(handler)
     try:

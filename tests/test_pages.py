@@ -490,6 +490,15 @@ def test_page_is_open_to_everybody(page: str, db: None) -> None:
     assert Client().get(reverse(page)).status_code == 200
 
 
+def test_about_page_states_the_figures_of_the_model_in_use(model_version: ModelVersion) -> None:
+    page = Client().get(reverse("about")).content.decode()
+
+    assert str(model_version) in page
+    for figures in model_version.metrics.values():
+        assert f">{figures['n']:,}<".replace(",", "") in page.replace(",", "")
+        assert f"{100 * figures['accuracy']:.1f} %" in page
+
+
 # --- When something goes wrong ---------------------------------------------------------------------------------
 
 

@@ -8,6 +8,13 @@ from django.utils import timezone
 from ml.labels import display_name
 
 register = template.Library()
+DATA_SETS = {
+    "pbc_test": "PBC, held-out cells",
+    "raabin_held_out_slides": "Raabin, held-out slides",
+    "kaggle_test": "Kaggle fields, TEST files",
+    "kaggle_test_simple": "Kaggle fields, original photographs",
+    "jtsc_never_trained_on": "JTSC, another microscope",
+}
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -25,6 +32,12 @@ def percent(fraction: float) -> str:
     if fraction < 0.001:
         return "< 0.1 %"
     return f"{100 * fraction:.1f} %"
+
+
+@register.filter
+def data_set_name(key: str) -> str:
+    """The name of a data set on the model card, for people."""
+    return DATA_SETS.get(key, key.replace("_", " "))
 
 
 @register.filter

@@ -30,17 +30,23 @@ class Command(BaseCommand):
         if User.objects.filter(email__iexact=email).exists():
             message = f"No user was made: {email} is in use."
             raise CommandError(message)
-        password = secrets.token_urlsafe(12) if options["generate_password"] else ask_password()
+        password = self.password(generate=options["generate_password"]) if role != Role.SERVICE else None
         try:
-            validate_password(password, User(email=email, full_name=name))
+            if password is not None:
+                validate_password(password, User(email=email, full_name=name))
             user = User.objects.create_user(email, password, laboratory=laboratory, role=role, full_name=name)
         except ValidationError as error:
             message = f"No user was made: {' '.join(error.messages)}"
             raise CommandError(message) from error
         audit.record(action="user_created", actor=None, target=user, laboratory=laboratory, role=role)
         self.stdout.write(f"{user.email} is a {user.get_role_display().lower()} of {laboratory}.")
-        if options["generate_password"]:
+        if role == Role.SERVICE:
+            self.stdout.write(f"It has no password. Next: manage.py create_token {user.email}")
+        elif options["generate_password"]:
             self.stdout.write(f"Password: {password}")
+
+    def password(self, *, generate: bool) -> str:
+        return secrets.token_urlsafe(12) if generate else ask_password()
 
     def find_laboratory(self, name: str | None) -> Laboratory:
         laboratories = Laboratory.objects.filter(name__iexact=name) if name else Laboratory.objects.all()
