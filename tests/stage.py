@@ -12,6 +12,8 @@ from tests.servers import RunningServer, start_postgresql, start_redis
 STAGE = Path(tempfile.mkdtemp(prefix="hematovision-tests-"))
 STAGE.chmod(0o755)
 os.environ["HEMATOVISION_VAR"] = str(STAGE / "var")
+# Whitenoise warns of a missing folder in every test client that is made.
+(STAGE / "var" / "static").mkdir(parents=True)
 REDIS: RunningServer = start_redis(STAGE)
 os.environ["REDIS_URL"] = REDIS.url
 POSTGRESQL: RunningServer | None = None
