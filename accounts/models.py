@@ -14,12 +14,19 @@ from accounts.roles import ROLE_VERBS, SCOPE_VERBS, Role, Verb
 
 class Laboratory(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=120, unique=True)
+    name = models.CharField(max_length=120)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         verbose_name_plural = "laboratories"
         ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                Lower("name"),
+                name="laboratory_name_unique",
+                violation_error_message="There is a laboratory of that name.",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

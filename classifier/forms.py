@@ -17,7 +17,9 @@ class OpenCaseForm(forms.Form):
     wbc_value = forms.DecimalField(
         min_value=0, max_value=9999, decimal_places=2, required=False, label="WBC", help_text="In 10^9/L."
     )
-    wbc_source = forms.CharField(max_length=80, required=False, label="Source of the WBC value")
+    wbc_source = forms.CharField(
+        max_length=80, required=False, label="Source of the WBC value", help_text="Needed with a WBC value."
+    )
 
 
 class SearchForm(forms.Form):

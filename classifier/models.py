@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Lower
 
 from accounts.facts import Fact
 from accounts.models import Laboratory
@@ -102,7 +103,7 @@ class Case(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["laboratory", "accession_number"], name="accession_number_unique"),
+            models.UniqueConstraint("laboratory", Lower("accession_number"), name="accession_number_unique"),
             models.CheckConstraint(condition=~Q(accession_number=""), name="case_has_accession_number"),
             models.CheckConstraint(condition=Q(wbc_value=None) | ~Q(wbc_source=""), name="wbc_value_has_source"),
             models.CheckConstraint(

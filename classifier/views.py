@@ -1,7 +1,9 @@
 """The pages. Each view reads by `visible_to`, acts by a service, and shows."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from django.contrib import messages
@@ -11,7 +13,7 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_safe
 
 from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
@@ -30,11 +32,30 @@ IMAGES_ON_PAGE = 48
 LATEST_ON_BENCH = 12
 CASES_TO_CHOOSE = 20
 CARDS_AT_ONCE = 40
+FIELD_OF_CODE = {
+    "wbc_source_missing": "wbc_source",
+    "collected_at_implausible": "collected_at",
+    "accession_number_taken": "accession_number",
+}
+View = Callable[..., HttpResponse]
 TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 
 def images_of(request: SignedInRequest) -> CellImageQuerySet:
     return CellImage.objects.visible_to(request.user).with_predictions()
+
+
+def posted_from(page: str) -> Callable[[View], View]:
+    """A view for forms of `page`. Who comes by a link, after signing in again say, is sent to that page instead."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def answer(request: SignedInRequest, **about: Any) -> HttpResponse:
+            return view(request, **about) if request.method == "POST" else redirect(page, **about)
+
+        return answer
+
+    return decorate
 
 
 @require_safe
@@ -75,7 +96,7 @@ def case_list(request: SignedInRequest) -> HttpResponse:
     return render(request, "classifier/case_list.html", context)
 
 
-@require_POST
+@posted_from("cases")
 def case_search(request: SignedInRequest) -> HttpResponse:
     """Search by POST: an accession number never appears in a URL. An exact match opens at once."""
     form = SearchForm(request.POST)
@@ -105,7 +126,7 @@ def case_open(request: SignedInRequest) -> HttpResponse:
         try:
             case = services.open_case(actor=request.user, **form.cleaned_data)
         except HematoVisionError as error:
-            form.add_error(None, error.message)
+            form.add_error(FIELD_OF_CODE.get(error.code), error.message)
         else:
             return redirect("case", case_id=case.pk)
     status = 400 if form.errors else 200
@@ -217,7 +238,7 @@ def image_heat_map(request: SignedInRequest, image_id: uuid.UUID) -> HttpRespons
     return HttpResponse(png, content_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
-@require_POST
+@posted_from("image")
 def image_requeue(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
     image = get_object_or_404(CellImage.objects.visible_to(request.user).select_related("case"), pk=image_id)
     try:
@@ -229,7 +250,7 @@ def image_requeue(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse
     return redirect("image", image_id=image.pk)
 
 
-@require_POST
+@posted_from("home")
 def upload_to_bench(request: SignedInRequest) -> HttpResponse:
     """Pictures dropped on the bench go to a quick case, one a drop, that the first accepted picture opens."""
     try:
@@ -243,7 +264,7 @@ def upload_to_bench(request: SignedInRequest) -> HttpResponse:
     return answer_uploads(request, add, back=reverse("home"))
 
 
-@require_POST
+@posted_from("case")
 def upload_to_case(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
 

@@ -350,6 +350,7 @@ if PRODUCTION:
 
 # --- Language and time -----------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = ["hematovision.formats"]
 TIME_ZONE = env.str("TIME_ZONE", "UTC")
 USE_TZ = True
 

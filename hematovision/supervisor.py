@@ -184,6 +184,9 @@ class Supervisor:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
         except OSError as error:
+            # The commonest holder of the port is this instance itself: say so, not that another port would help.
+            if (self.var / "supervisor.lock").exists():
+                self.take_lock()
             reason = (error.strerror or "unknown reason").lower()
             message = (
                 f"Port {self.port} on {settings.HOST} cannot be opened ({reason}); HOST= and PORT= choose another."

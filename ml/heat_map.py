@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_SINK_SHARE = 0.6  # of the evidence, in one of the map's 25 cells
+
 Floats = NDArray[np.float32]
 
 
@@ -35,10 +37,14 @@ def grad_cam(feature_map: Floats, head: Head, label: int) -> Floats:
 
 
 def heat_map(feature_map: Floats, head: Head, label: int) -> Floats | None:
-    """Return the Grad-CAM as float32 (h, w) in 0..1 with its peak at 1, or None where nothing speaks for the class.
+    """Return the Grad-CAM as float32 (h, w) in 0..1 with its peak at 1, or None where it would explain nothing.
 
-    It has the feature map's few cells: whoever draws it makes it smooth and large.
+    It has the feature map's few cells: whoever draws it makes it smooth and large. It explains nothing where nothing
+    speaks for the class, and where one cell holds nearly all of the evidence: a network that gathers what it saw in one
+    cell, whatever the picture (a "sink"; Darcet et al. 2024, ICLR), would point to the same place every time.
     """
     raw = grad_cam(feature_map, head, label)
-    peak = float(raw.max())
-    return np.asarray(raw / peak, np.float32) if peak > 0 else None
+    peak, total = float(raw.max()), float(raw.sum())
+    if peak <= 0 or peak > _SINK_SHARE * total:
+        return None
+    return np.asarray(raw / peak, np.float32)

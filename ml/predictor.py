@@ -33,7 +33,7 @@ class CellPrediction:
     `reason_code` is None or one of `not_a_cell`, `no_leukocyte`, `unfamiliar_microscope`, `several_leukocytes`,
     `not_sure`; `reason` is its sentence. `ood_score` up to 1 is familiar. `box` is (left, top, right, bottom) in pixels
     of the upright picture, or None for the whole of it. `heat_map` is float32 (h, w) in 0..1 over the box, never blank,
-    and None if it can't be had.
+    and None if it can't be had or would explain nothing.
     """
 
     label: str | None

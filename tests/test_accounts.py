@@ -344,6 +344,26 @@ def test_demo_users_are_made_once_and_keep_their_passwords(db: None, settings: A
     assert {line.split("@")[0] for line in announced.splitlines()} == {"technologist", "reader", "auditor", "admin"}
 
 
+def test_password_that_a_demo_user_changed_is_not_announced_any_more(db: None, settings: Any, tmp_path: Path) -> None:
+    settings.VAR_DIR = tmp_path
+    run("create_demo_users")
+    reader = User.objects.get(email="reader@demo.example")
+    reader.set_password("another horse battery")
+    reader.save()
+
+    run("create_demo_users")
+    run("create_demo_users")
+
+    assert "reader@demo.example (changed by its user)\n" in (tmp_path / "demo-users").read_text()
+    reader.refresh_from_db()
+    assert reader.check_password("another horse battery")
+
+
+def test_laboratory_name_in_other_letters_is_the_same_name(laboratory: Laboratory) -> None:
+    with pytest.raises(CommandError, match="There is a laboratory of that name"):
+        run("create_laboratory", laboratory.name.upper())
+
+
 def test_production_has_no_demo_users(db: None, settings: Any) -> None:
     settings.PRODUCTION = True
 

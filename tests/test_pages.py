@@ -105,7 +105,16 @@ def test_whole_way_from_drop_to_result(
     page = client.get(reverse("image", args=[image.pk])).content.decode()
     prediction = image.predictions.get()
     assert str(prediction).lower() in page.lower()
-    overlay = Image.open(io.BytesIO(client.get(reverse("image-heat-map", args=[image.pk])).content))
+
+
+def test_heat_map_is_drawn_in_the_shape_of_the_picture(
+    sign_in: SignIn, technologist: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    prediction_of(image, model_version)
+
+    response = sign_in(technologist).get(reverse("image-heat-map", args=[image.pk]))
+    overlay = Image.open(io.BytesIO(response.content))
     assert overlay.mode == "RGBA"
     assert abs(overlay.width / overlay.height - image.width / image.height) < 0.02
 
@@ -282,6 +291,29 @@ def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
     image.refresh_from_db()
     assert (image.status, image.failure_code) == ("classified", "")
     assert len(list(Path(settings.MEDIA_ROOT).rglob("*.jpg"))) == 1
+
+
+def test_accession_number_in_other_letters_is_the_same_number(sign_in: SignIn, technologist: User, case: Case) -> None:
+    response = sign_in(technologist).post(reverse("case-open"), {"accession_number": case.accession_number.lower()})
+
+    assert response.status_code == 400
+    assert response.context["form"].errors["accession_number"]
+    assert Case.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "back"),
+    [("case-search", "cases"), ("upload-to-bench", "home"), ("upload-to-case", "case"), ("image-requeue", "image")],
+)
+def test_link_to_where_only_forms_go_leads_to_the_page_of_the_form(
+    page: str, back: str, sign_in: SignIn, technologist: User, make_image: MakeImage
+) -> None:
+    image = make_image()
+    about = {"upload-to-case": [image.case_id], "image-requeue": [image.pk]}.get(page, [])
+
+    response = sign_in(technologist).get(reverse(page, args=about))
+
+    assert response["Location"] == reverse(back, args=about)
 
 
 def test_history_is_paged_newest_first_without_gaps_or_repeats(

@@ -1,6 +1,7 @@
 """Starting and stopping: the sentences of refusal, the embedded broker, backups, and processes that die."""
 
 import ast
+import fcntl
 import os
 import shelve
 import shutil
@@ -52,6 +53,15 @@ def test_taken_port_is_refused_before_anything_is_changed(tmp_path: Path) -> Non
         done = run_supervisor(tmp_path, PORT=str(port))
     assert_refused(done, f"Port {port} on 127.0.0.1 cannot be opened (address already in use)")
     assert {path.name for path in tmp_path.iterdir()} <= {"secret_key"}
+
+
+def test_second_start_hears_of_the_first_and_not_of_its_port(tmp_path: Path) -> None:
+    with (tmp_path / "supervisor.lock").open("w+") as lock, socket.create_server(("127.0.0.1", 0)) as taken:
+        lock.write("4711\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run_supervisor(tmp_path, PORT=str(taken.getsockname()[1]))
+    assert_refused(done, "This instance is running already (process 4711)")
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", " "])

@@ -59,3 +59,13 @@ def test_the_shipped_head_belongs_to_the_shipped_network(predictor: LiteRTPredic
     pixels = np.stack([predictor.prepare(encoded(draw_cell(seed=seed))).pixels for seed in range(3)])
     maps, logits = predictor._runtime.run(pixels)
     assert np.abs(predictor._head.logits(maps.mean(axis=(1, 2))) - logits).max() < 1e-3
+
+
+def test_a_heat_map_that_points_to_one_cell_whatever_the_picture_is_none(small: SmallNetwork) -> None:
+    feature_map = np.zeros((5, 5, small.head.w1.shape[0]), np.float32)
+    feature_map[1, 3] = 1.0
+    spread = np.linspace(0.5, 1.0, 25, dtype=np.float32).reshape(5, 5, 1) * np.ones_like(feature_map)
+    label = next(index for index in range(small.head.w2.shape[1]) if grad_cam(spread, small.head, index).max() > 0)
+
+    assert heat_map(spread, small.head, label) is not None
+    assert heat_map(feature_map, small.head, label) is None

@@ -39,5 +39,7 @@ class Command(BaseCommand):
             if lost or not user.has_usable_password():
                 user.set_password(known[email])
                 user.save(update_fields=["password"])
+            elif not user.check_password(known[email]):
+                known[email] = "(changed by its user)"
         path.touch(mode=0o600)
         path.write_text("".join(f"{email} {password}\n" for email, password in known.items()))
