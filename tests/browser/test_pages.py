@@ -131,7 +131,7 @@ def test_what_is_no_cell_gets_no_class_anywhere(
     page.goto(f"/images/{image.pk}/")
     expect(page.locator(".finding")).to_contain_text(sentence)
     expect(page.locator(".bars")).to_be_hidden()
-    expect(page.locator(".viewer")).to_contain_text("No heat map could be made")
+    expect(page.locator(".viewer")).to_contain_text("No heat map: the model")
 
 
 def test_the_heat_map_and_the_zoom_answer_to_buttons_and_keys(
