@@ -160,7 +160,9 @@ def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) ->
         if moved:
             audit.record(action="image_restored", actor=actor, target=image)
             wake_workers()
-    image.file.storage.delete(str(lost if moved else image.file.name))
+    # A file that was gone is stored again under its own name: then there is nothing to clear away.
+    if lost != image.file.name:
+        image.file.storage.delete(str(lost if moved else image.file.name))
     image.refresh_from_db()
 
 

@@ -92,7 +92,6 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "hematovision.apps.UsedStaticFilesConfig",
-    "django.contrib.humanize",
     "allauth",
     "allauth.account",
     "rest_framework",

@@ -275,13 +275,23 @@ def test_picture_is_not_added_to_a_released_case(
     assert not case.images.exists()
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
 @pytest.mark.parametrize("code", ["stored_file_missing", "stored_file_altered", "unreadable_image"])
 def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
-    code: str, sign_in: SignIn, technologist: User, make_image: MakeImage, model_version: ModelVersion, settings: Any
+    code: str,
+    is_gone: bool,
+    sign_in: SignIn,
+    technologist: User,
+    make_image: MakeImage,
+    model_version: ModelVersion,
+    settings: Any,
 ) -> None:
     content = jpeg_of_cell(77)
     image = make_image("failed", content=content, failure_code=code)
-    Path(image.file.path).write_bytes(b"lost")
+    if is_gone:
+        Path(image.file.path).unlink()
+    else:
+        Path(image.file.path).write_bytes(b"lost")
 
     url = reverse("upload-to-case", args=[image.case_id])
     response = sign_in(technologist).post(url, {"file": SimpleUploadedFile("again.jpg", content)}, headers=FRAGMENT)
