@@ -230,6 +230,9 @@ class Prediction(Fact):
     ood_score = models.FloatField("out-of-distribution score")
     box = models.JSONField("left, top, right, bottom in pixels", null=True)
     heat_map = models.JSONField("rows of values from 0 to 1 over the box", null=True)
+    leukocytes = models.JSONField(
+        "what was found in a field: box, label, suggestion, confidence, reason_code and reason of each", default=list
+    )
     duration_ms = models.FloatField()
     created_at = models.DateTimeField(auto_now_add=True)
 

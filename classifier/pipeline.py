@@ -215,6 +215,7 @@ def as_row(image: CellImage, version: ModelVersion, prediction: "CellPrediction"
         ood_score=prediction.ood_score,
         box=list(prediction.box) if prediction.box else None,
         heat_map=None if heat_map is None else [[round(float(value), 3) for value in row] for row in heat_map],
+        leukocytes=[{**vars(leukocyte), "box": list(leukocyte.box)} for leukocyte in prediction.leukocytes],
         duration_ms=prediction.duration_ms,
     )
 

@@ -1,11 +1,19 @@
 from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 
-from classifier import views
+from classifier import model_views, views
 
 urlpatterns = [
     path("", views.bench, name="home"),
-    path("about/", login_not_required(views.about), name="about"),
+    path("about/", login_not_required(model_views.about), name="about"),
+    path("models/", model_views.model_list, name="models"),
+    path("models/<uuid:version_id>/", model_views.model_detail, name="model"),
+    path("models/<uuid:version_id>/manifest/", model_views.model_manifest, name="model-manifest"),
+    path(
+        "models/<uuid:version_id>/mistakes/<slug:data_set>/<int:number>/",
+        model_views.model_mistake,
+        name="model-mistake",
+    ),
     path("queue/", views.queue_line, name="queue-line"),
     path("uploads/", views.upload_to_bench, name="upload-to-bench"),
     path("cases/", views.case_list, name="cases"),

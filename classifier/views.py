@@ -21,7 +21,8 @@ from classifier import heat_map, services
 from classifier.cell_types import CELL_TYPE_TEXTS
 from classifier.errors import HematoVisionError
 from classifier.forms import OpenCaseForm, SearchForm
-from classifier.models import Case, CellImage, ModelVersion, Prediction
+from classifier.found_cells import caption_size, found_cells
+from classifier.models import Case, CellImage, Prediction
 from classifier.paging import html_page
 from classifier.querysets import CellImageQuerySet
 from classifier.readiness import queue_obstacle
@@ -167,6 +168,8 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         "prediction": prediction,
         "cell_type": CELL_TYPE_TEXTS.get(prediction.label or prediction.suggestion) if prediction else None,
         "bars": bars_of(prediction) if prediction else [],
+        "found_cells": found_cells(prediction, image.width, image.height) if prediction else [],
+        "caption_size": caption_size(image.width, image.height),
         "elsewhere": CellImage.objects.visible_to(request.user).same_picture_elsewhere(image).select_related("case"),
         "may_upload": request.user.may(Verb.UPLOAD),
         **(queue_context() if image.is_waiting else {}),
@@ -298,8 +301,3 @@ def outcome_of(add: Any, upload: UploadedFile) -> dict[str, Any]:
     except HematoVisionError as error:
         return {"name": upload.name, "code": error.code, "message": error.message, "status": error.status}
     return {"name": upload.name, "image": image, "created": created, "status": 202 if created else 200}
-
-
-def about(request: HttpRequest) -> HttpResponse:
-    """What this is and is not; open to everybody."""
-    return render(request, "about.html", {"model": ModelVersion.objects.filter(active=True).first()})

@@ -1,9 +1,13 @@
 """Training views of a scene: other turns, scales, backgrounds, stains, focus and compression.
 
-Two strengths. The mild one keeps to one microscope. The strong one imitates other microscopes and stains: it mixes
-the optical densities of the three channels (after Tellez et al. 2019, Med Image Anal 58:101544), moves the white
-point, replaces the background, and changes scale, focus and compression.
+Two strengths. The mild one keeps to one microscope. The strong one imitates other microscopes and stains: it lends
+the cell another picture's stain and background (after Shen et al. 2022, MICCAI: RandStainNA), mixes the optical
+densities of the three channels (after Tellez et al. 2019, Med Image Anal 58:101544), moves the white point, replaces
+the background, and changes scale, focus and compression.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,11 +24,29 @@ _WHITES = np.array([[252, 251, 250], [240, 226, 130], [208, 214, 200], [228, 214
 _WHITE_ODDS = (0.36, 0.28, 0.18, 0.18)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How training views differ: mild for `mild_share` of the calls, else strong; `borrowed_share` of the strong ones
+    wear the stain of one of `lenders`, RGB uint8 (h, w, 3).
+    """
+
+    mild_share: float = MILD_SHARE
+    borrowed_share: float = 0.0
+    lenders: Sequence[Pixels] = ()
+
+    def view(self, scene: Scene, size: int, random: np.random.Generator) -> Pixels:
+        """Return one random view of a scene, uint8 (size, size, 3)."""
+        if random.random() < self.mild_share:
+            return _mild(scene, size, random)
+        lender = None
+        if self.lenders and random.random() < self.borrowed_share:
+            lender = self.lenders[int(random.integers(len(self.lenders)))]
+        return _strong(scene, size, random, lender)
+
+
 def training_view(scene: Scene, size: int, random: np.random.Generator, mild_share: float = MILD_SHARE) -> Pixels:
-    """Return one random view of a scene, uint8 (size, size, 3): mild for `mild_share` of the calls, else strong."""
-    if random.random() < mild_share:
-        return _mild(scene, size, random)
-    return _strong(scene, size, random)
+    """Return one random view of a scene, uint8 (size, size, 3), in its own stain."""
+    return Augmentation(mild_share).view(scene, size, random)
 
 
 def _mild(scene: Scene, size: int, random: np.random.Generator) -> Pixels:
@@ -36,11 +58,13 @@ def _mild(scene: Scene, size: int, random: np.random.Generator) -> Pixels:
     return _to_pixels(colours)
 
 
-def _strong(scene: Scene, size: int, random: np.random.Generator) -> Pixels:
+def _strong(scene: Scene, size: int, random: np.random.Generator, lender: Pixels | None) -> Pixels:
     scale = float(np.exp(random.uniform(np.log(0.55), np.log(1.6))))
     view = _turned(scene, size, random, scale, stretch=0.08, shift=0.06)
-    white = background_colour(view).astype(np.float32)
     colours = view.astype(np.float32)
+    if lender is not None:
+        colours = _borrowed_stain(colours, lender, random)
+    white = background_colour(_to_pixels(colours)).astype(np.float32)
     if random.random() < 0.4:
         colours = _other_background(colours, white, random)
     if random.random() < 0.7:
@@ -72,6 +96,25 @@ def _turned(scene: Scene, size: int, random: np.random.Generator, scale: float, 
         scene.pixels, np.column_stack([linear, offset]), (side, side), flags=flags, borderMode=border, borderValue=fill
     )
     return resize_square(turned.astype(np.uint8, copy=False), size)
+
+
+def _borrowed_stain(colours: Floats, lender: Pixels, random: np.random.Generator) -> Floats:
+    """Give the picture the background of another, and move its densest parts towards that one's densities."""
+    step = max(1, lender.shape[0] // 64)
+    own_density = -np.log(np.clip(colours, 2, 255) / 255)
+    background, cell = _background_and_cell(own_density)
+    lent_density = -np.log(np.clip(lender[::step, ::step].astype(np.float32), 2, 255) / 255)
+    lent_background, lent_cell = _background_and_cell(lent_density)
+    gain = (lent_cell - lent_background) / np.maximum(cell - background, 0.05)
+    gain = np.clip(gain, 0.4, 2.5) ** np.float32(random.uniform(0.4, 1.0))
+    return np.asarray(255 * np.exp(-(lent_background + (own_density - background) * gain)), np.float32)
+
+
+def _background_and_cell(density: Floats) -> tuple[Floats, Floats]:
+    """The optical densities (3,) of the palest 30 % and of the densest 12 % of a picture's pixels."""
+    total = density.sum(axis=2)
+    palest, densest = np.percentile(total, (30, 88))
+    return np.median(density[total <= palest], axis=0), density[total >= densest].mean(axis=0)
 
 
 def _other_background(colours: Floats, white: Floats, random: np.random.Generator) -> Floats:

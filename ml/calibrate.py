@@ -125,7 +125,9 @@ def calibrate(training: Seen, validation: Seen, restained: Restained, junk: Floa
     held_out = np.concatenate([bank.refusal_logits(cells) for cells in (validation.pooled, restained.validation)])
     return Calibration(
         temperature=temperature,
-        conformal_thresholds=class_thresholds(probabilities, validation.labels, probabilities.shape[1]),
+        conformal_thresholds=class_thresholds(
+            probabilities, validation.labels, probabilities.shape[1], validation.sources
+        ),
         least_confidence=least_confidence(probabilities, validation.labels),
         gate=Gate(bank, limits, far, float(np.quantile(held_out, ACCEPTED_RESTAINED))),
     )

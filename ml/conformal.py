@@ -35,17 +35,37 @@ def threshold_rank(n: int, coverage: float = COVERAGE, confidence: float = _CONF
     return rank
 
 
-def class_thresholds(probabilities: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> list[float]:
+def class_thresholds(
+    probabilities: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    classes: int,
+    sources: Sequence[str] | None = None,
+) -> list[float]:
     """Return one threshold a class from calibrated probabilities (n, classes) and true class indices (n,).
 
-    A class with too few held-out cells for the guarantee gets 0, which keeps it in every set.
+    With `sources` (n,) the promise is kept for the cells of every source that has enough of the class, and not just for
+    all of them together. A class with too few held-out cells for the guarantee gets 0, which keeps it in every set.
     """
-    thresholds = []
-    for index in range(classes):
-        own = np.sort(probabilities[labels == index, index])
-        rank = threshold_rank(len(own))
-        thresholds.append(float(own[rank - 1]) if rank else 0.0)
-    return thresholds
+    of_source = np.array(sources if sources is not None else [""] * len(labels))
+    return [
+        min(
+            [
+                _threshold(probabilities[own, index]),
+                *(
+                    _threshold(alone)
+                    for source in np.unique(of_source[own])
+                    if threshold_rank(len(alone := probabilities[own & (of_source == source), index]))
+                ),
+            ]
+        )
+        for index in range(classes)
+        for own in [labels == index]
+    ]
+
+
+def _threshold(own: NDArray[np.floating]) -> float:
+    rank = threshold_rank(len(own))
+    return float(np.sort(own)[rank - 1]) if rank else 0.0
 
 
 def conformal_sets(probabilities: NDArray[np.floating], thresholds: Sequence[float]) -> list[list[int]]:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+WEIGHTS = Path("weights") / "mobilenet_v2_1.0_160_no_top.weights.h5"
+
 
 def data_folder() -> Path:
     """Return the folder named by `HEMATOVISION_DATA`, by default `../shared/data` beside the checkout."""

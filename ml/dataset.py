@@ -124,7 +124,7 @@ def product_cells(data: Path) -> list[LabelledCell]:
 
 def _kaggle_cells(data: Path) -> list[LabelledCell]:
     pictures = read_class_folders(data / "kaggle-blood-cells" / "TRAIN")
-    photograph = _photographs(pictures, data / "bccd")
+    photograph = photographs_of_train(pictures, data / "bccd")
     kept_for_test = {None, *test_photographs(data / "kaggle-blood-cells").values()}
     return [
         LabelledCell(path, label, "kaggle", f"kaggle:{photograph[path]}")
@@ -133,7 +133,7 @@ def _kaggle_cells(data: Path) -> list[LabelledCell]:
     ]
 
 
-def _photographs(pictures: Sequence[tuple[Path, str]], bccd: Path) -> dict[Path, str | None]:
+def photographs_of_train(pictures: Sequence[tuple[Path, str]], bccd: Path) -> dict[Path, str | None]:
     """The photograph of each Kaggle TRAIN file; kept in the cache, since finding it takes minutes."""
     cache = cache_folder() / "kaggle-train-originals.json"
     keys = {path: f"{path.parent.name}/{path.name}" for path, _ in pictures}

@@ -1,5 +1,6 @@
 """Figures of a model on labelled pictures, through the same door that serves them."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from ml.errors import UnreadableImage, UnusableData
 from ml.intervals import clustered, wilson
 from ml.predictor import CellPrediction, Predictor, PreparedCell
+from ml.prevalence import predictive_values
 from ml.progress import Progress
 
 BATCH = 32
 _BINS = 15
+_MOST_CLUSTERS = 40
+_MOST_MISTAKES = 12
 _COARSER = {
     "band_neutrophil": "neutrophil",
     "promyelocyte": "immature_granulocyte",
@@ -101,12 +105,17 @@ def run(predictor: Predictor, pictures: Sequence[tuple[Path, str]], what: str = 
     return Run(outcomes, unreadable, len(pictures) / max(time.monotonic() - started, 1e-9))
 
 
-def report(result: Run, clusters: Mapping[Path, str] | None = None) -> dict[str, Any]:
-    """Return the figures of a run, all fractions 0..1.
+def report(result: Run, clusters: Mapping[Path, str] | None = None, *, root: Path | None = None) -> dict[str, Any]:
+    """Return the figures of a run, JSON-ready, all shares as fractions 0..1.
 
-    `accuracy`, `accuracy_restricted` (argmax among the types that are present), `macro_f1` and `ece` are over the
-    argmax of every readable picture. Intervals are Wilson's, or by bootstrap over `clusters` (path -> cluster) where
-    given. Raises UnusableData if no picture could be read.
+    `accuracy`, `accuracy_restricted` (argmax among the types that are present), `macro_f1`, `ece` and `reliability`
+    are over the argmax of every readable picture, `accuracy_answered` over the `answered` pictures on which the model
+    did not abstain. Their intervals are Wilson's, or by bootstrap over `clusters` (path -> cluster: slide, photograph)
+    where given, and `clusters` then lists the largest with n and right. Per class: sensitivity and conformal coverage
+    with Wilson's intervals, and the predictive value at the shares of the types in adult blood (`ml.prevalence` states
+    the assumptions), None for a type that has no such share. `worst_mistakes` are the most confident wrong answers,
+    with paths below `root` (where not given: below the folder that holds all the pictures). Raises UnusableData if no
+    picture could be read.
     """
     outcomes = result.outcomes
     if not outcomes:
@@ -119,15 +128,22 @@ def report(result: Run, clusters: Mapping[Path, str] | None = None) -> dict[str,
     right = np.array([a == b for a, b in zip(truth, said, strict=True)])
     predictions = [outcome.prediction for outcome in outcomes]
     answered = np.array([not prediction.abstained for prediction in predictions])
-    per_class = _per_class(outcomes, truth, said)
-    names = [clusters[outcome.path] for outcome in outcomes] if clusters else None
+    confusion = {label: dict(Counter(s for t, s in zip(truth, said, strict=True) if t == label)) for label in present}
+    per_class = _per_class(outcomes, confusion)
+    names = np.array([clusters[outcome.path] for outcome in outcomes]) if clusters else None
 
-    def interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
-        return clustered(hits, names) if names else wilson(int(hits.sum()), len(hits))
+    def interval(hits: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+        chosen = np.ones(n, bool) if among is None else among
+        if names is None:
+            return wilson(int(hits[chosen].sum()), int(chosen.sum()))
+        return clustered(hits[chosen], names[chosen].tolist())
 
     low, high = interval(right)
     restricted_low, restricted_high = interval(restricted)
+    answered_low, answered_high = interval(right, answered)
     refused = Counter(prediction.reason_code for prediction in predictions if prediction.abstained)
+    confidence = np.array([prediction.confidence for prediction in predictions])
+    least = min(present, key=lambda label: float(per_class[label]["conformal_coverage"]))
     return {
         "n": n,
         "unreadable": len(result.unreadable),
@@ -139,44 +155,116 @@ def report(result: Run, clusters: Mapping[Path, str] | None = None) -> dict[str,
         "accuracy_restricted_low": restricted_low,
         "accuracy_restricted_high": restricted_high,
         "per_class": per_class,
-        "confusion": {
-            label: dict(Counter(s for t, s in zip(truth, said, strict=True) if t == label)) for label in present
-        },
-        "ece": expected_calibration_error(np.array([p.confidence for p in predictions]), right),
+        "confusion": confusion,
+        "ece": expected_calibration_error(confidence, right),
+        "reliability": reliability(confidence, right),
         "conformal_coverage": float(np.mean([o.label in o.prediction.conformal_set for o in outcomes])),
+        "conformal_coverage_least": {"label": least, **_only(per_class[least], "n", "conformal_coverage")},
         "conformal_mean_size": float(np.mean([len(p.conformal_set) for p in predictions])),
         "abstained": float(1 - answered.mean()),
         "abstained_by_reason": {str(code): count / n for code, count in sorted(refused.items(), key=str)},
+        "answered": int(answered.sum()),
         "accuracy_answered": float(right[answered].mean()) if answered.any() else None,
+        "accuracy_answered_low": answered_low if answered.any() else None,
+        "accuracy_answered_high": answered_high if answered.any() else None,
         "ood_refused": (refused["not_a_cell"] + refused["unfamiliar_microscope"]) / n,
         "images_per_second": result.images_per_second,
+        "clusters_total": None if names is None else len(set(names.tolist())),
+        "clusters": None if names is None else _largest_clusters(names.tolist(), right),
+        "worst_mistakes": _worst_mistakes(outcomes, root),
     }
 
 
-def _per_class(outcomes: Sequence[Outcome], truth: Sequence[str], said: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _only(figures: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: figures[name] for name in names}
+
+
+def _per_class(outcomes: Sequence[Outcome], confusion: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
+    claims: Counter[str] = Counter()
+    for row in confusion.values():
+        claims.update(row)
+    in_blood = predictive_values(confusion)
     figures: dict[str, dict[str, Any]] = {}
-    for label in sorted(set(truth)):
-        own = [outcome for outcome in outcomes if outcome.label == label]
-        hits = sum(t == s == label for t, s in zip(truth, said, strict=True))
-        claimed = sum(s == label for s in said)
-        low, high = wilson(hits, len(own))
+    for label, row in confusion.items():
+        hits, n = row.get(label, 0), sum(row.values())
+        covered = sum(label in o.prediction.conformal_set for o in outcomes if o.label == label)
+        low, high = wilson(hits, n)
+        covered_low, covered_high = wilson(covered, n)
+        value = in_blood[label]
         figures[label] = {
-            "n": len(own),
-            "sensitivity": hits / len(own),
+            "n": n,
+            "sensitivity": hits / n,
             "sensitivity_low": low,
             "sensitivity_high": high,
-            "ppv": hits / claimed if claimed else None,
-            "f1": 2 * hits / (len(own) + claimed),
-            "conformal_coverage": sum(label in outcome.prediction.conformal_set for outcome in own) / len(own),
+            "ppv": hits / claims[label] if claims[label] else None,
+            "prevalence": value.prevalence if value else None,
+            "ppv_at_prevalence": value.ppv if value else None,
+            "ppv_at_prevalence_low": value.low if value else None,
+            "ppv_at_prevalence_high": value.high if value else None,
+            "f1": 2 * hits / (n + claims[label]),
+            "conformal_coverage": covered / n,
+            "conformal_coverage_low": covered_low,
+            "conformal_coverage_high": covered_high,
         }
     return figures
+
+
+def _largest_clusters(names: Sequence[str], right: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The 40 largest clusters, the largest first, with their number of pictures and how many are right."""
+    sizes = Counter(names)
+    hits = Counter(name for name, hit in zip(names, right, strict=True) if hit)
+    ordered = sorted(sizes, key=lambda name: (-sizes[name], name))[:_MOST_CLUSTERS]
+    return [{"name": name, "n": sizes[name], "right": hits[name]} for name in ordered]
+
+
+def _worst_mistakes(outcomes: Sequence[Outcome], root: Path | None) -> list[dict[str, Any]]:
+    """The 12 most confident wrong answers, those that were not withheld first."""
+    wrong = [outcome for outcome in outcomes if outcome.argmax != outcome.label]
+    wrong.sort(key=lambda o: (o.prediction.abstained, -o.prediction.confidence, str(o.path)))
+    base = root or Path(os.path.commonpath([outcome.path.parent for outcome in outcomes]))
+    return [
+        {
+            # A path elsewhere tells of this machine: only its name is given.
+            "path": (o.path.relative_to(base) if o.path.is_relative_to(base) else Path(o.path.name)).as_posix(),
+            "label": o.label,
+            "said": o.argmax,
+            "confidence": o.prediction.confidence,
+            "abstained": o.prediction.abstained,
+        }
+        for o in wrong[:_MOST_MISTAKES]
+    ]
+
+
+def _bins(confidence: NDArray[np.floating]) -> NDArray[np.int64]:
+    return np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+
+
+def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return the reliability diagram: for each of 15 equal bins its bounds, n, mean confidence and accuracy (None where
+    it is empty).
+    """
+    bins = _bins(confidence)
+    diagram: list[dict[str, Any]] = []
+    for number in range(_BINS):
+        inside = bins == number
+        filled = bool(inside.any())
+        diagram.append(
+            {
+                "low": number / _BINS,
+                "high": (number + 1) / _BINS,
+                "n": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()) if filled else None,
+                "accuracy": float(right[inside].mean()) if filled else None,
+            }
+        )
+    return diagram
 
 
 def expected_calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
     """Return the mean gap between confidence and accuracy over 15 equal bins, weighted by their size (Naeini et al.
     2015).
     """
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = _bins(confidence)
     gaps = (abs(float(right[bins == b].sum() - confidence[bins == b].sum())) for b in range(_BINS))
     return float(sum(gaps)) / len(confidence)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.dataset import LabelledCell, Scene, load_scenes
+from ml.dataset import LabelledCell, Scene
 from ml.images import Pixels
 from ml.preprocess import INPUT_SIZE, resize_square
 from ml.progress import say
+from ml.scene_cache import cached_scenes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def serving_view(scene: Scene, size: int) -> Pixels:
 
 def load_examples(cells: Sequence[LabelledCell], labels: Sequence[str]) -> Examples:
     """Decode the pictures of labelled cells; unreadable ones are left out and counted on stderr."""
-    scenes = load_scenes([cell.path for cell in cells])
+    scenes = cached_scenes([cell.path for cell in cells])
     kept = [(scene, cell) for scene, cell in zip(scenes, cells, strict=True) if scene is not None]
     if len(kept) < len(cells):
         say(f"left out {len(cells) - len(kept)} unreadable pictures")

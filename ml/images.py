@@ -45,8 +45,10 @@ def decode(data: bytes) -> Pixels:
                 _check_size(*image.size)
                 if image.format == "JPEG":
                     image.draft("RGB", (LONGEST_USEFUL_SIDE, LONGEST_USEFUL_SIDE))
-                upright = ImageOps.exif_transpose(image)
-                return np.asarray(_as_rgb(upright))
+                ImageOps.exif_transpose(image, in_place=True)
+                # A copy of a large picture for nothing would cost as much as decoding it.
+                is_plain = image.mode == "RGB" and "transparency" not in image.info
+                return np.asarray(image if is_plain else _as_rgb(image))
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:

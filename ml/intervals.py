@@ -25,8 +25,15 @@ def clustered(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the mean of `right` (n,) by drawing whole clusters with replacement (percentile
     bootstrap).
+
+    Where all are right, or all wrong, there is nothing to draw from: Wilson's interval over the clusters then. One
+    cluster tells nothing of others: (0, 1). Of nothing: (0, 1).
     """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        return 0.0, 1.0
+    if right.all() or not right.any():
+        return wilson(len(names) if right.all() else 0, len(names))
     hits = np.bincount(index, weights=right.astype(np.float64), minlength=len(names))
     sizes = np.bincount(index, minlength=len(names)).astype(np.float64)
     chosen = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))

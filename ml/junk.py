@@ -1,4 +1,4 @@
-"""Pictures that are no cells, drawn: what the gate learns to refuse. Real photographs are kept for testing it."""
+"""Pictures that are no cells, drawn: what the gate learns to refuse. What it is tested on is in `ml.junk_trial`."""
 
 import cv2
 import numpy as np
@@ -19,9 +19,11 @@ def without_cell(scene: Scene, random: np.random.Generator) -> Pixels:
 
 
 def drawn_junk(count: int, size: int, seed: int = 77) -> list[Pixels]:
-    """Return `count` pictures (size, size, 3) of flat colour, gradients, noise of any grain, shapes and text."""
+    """Return `count` pictures (size, size, 3) of flat colour, gradients, noise of any grain, shapes and text, stripes,
+    patchwork, spots on a mottled ground, and blurred shapes.
+    """
     random = np.random.default_rng(seed)
-    kinds = (_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _shapes)
+    kinds = (_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _shapes, _patchwork, _spots, _stripes, _blurred)
     return [kinds[number % len(kinds)](size, random) for number in range(count)]
 
 
@@ -67,3 +69,48 @@ def _shapes(size: int, random: np.random.Generator) -> Pixels:
             case _:
                 cv2.ellipse(picture, first, radii, 0, 0, 360, _colour(random), 2)
     return picture
+
+
+def _mottled(size: int, random: np.random.Generator) -> Pixels:
+    """Noise of several grains on top of each other, between two colours."""
+    share = np.zeros((size, size))
+    for grain in (3, 7, 15, 40):
+        noise = random.random((grain, grain))
+        share += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) * random.uniform(0.2, 1)
+    share = ((share - share.min()) / max(float(np.ptp(share)), 1e-6))[..., None]
+    return np.asarray(np.array(_colour(random)) * (1 - share) + np.array(_colour(random)) * share, np.uint8)
+
+
+def _patchwork(size: int, random: np.random.Generator) -> Pixels:
+    """Polygons of mottled grounds: what photographs are made of."""
+    picture = _mottled(size, random)
+    for _ in range(int(random.integers(2, 7))):
+        corners = random.integers(-size // 4, size + size // 4, (int(random.integers(3, 7)), 1, 2)).astype(np.int32)
+        mask = np.zeros((size, size), np.uint8)
+        cv2.fillPoly(mask, [cv2.convexHull(corners)], 1)
+        picture[mask > 0] = _mottled(size, random)[mask > 0]
+    return picture
+
+
+def _spots(size: int, random: np.random.Generator) -> Pixels:
+    """Many spots of one colour, small or large, on a mottled ground: as in sections of tissue, or leaves."""
+    picture, colour = _mottled(size, random), np.array(_colour(random))
+    radius = float(np.exp(random.uniform(np.log(2), np.log(size / 10))))
+    for _ in range(int(random.integers(12, 12 + size))):
+        place = tuple(int(value) for value in random.integers(0, size, 2))
+        axes = tuple(max(1, round(radius * value)) for value in random.uniform(0.5, 1.5, 2))
+        shade = np.clip(colour + random.integers(-20, 20, 3), 0, 255).tolist()
+        cv2.ellipse(picture, place, axes, random.uniform(0, 180), 0, 360, shade, -1, cv2.LINE_AA)
+    return picture
+
+
+def _stripes(size: int, random: np.random.Generator) -> Pixels:
+    wave = np.sin(np.arange(size) * 2 * np.pi / random.uniform(3, size / 2))
+    wave = np.sign(wave) if random.random() < 0.5 else wave
+    share = np.broadcast_to((wave + 1) / 2, (size, size))[..., None]
+    picture = np.array(_colour(random)) * (1 - share) + np.array(_colour(random)) * share
+    return np.asarray(np.rot90(picture) if random.random() < 0.5 else picture, np.uint8)
+
+
+def _blurred(size: int, random: np.random.Generator) -> Pixels:
+    return np.asarray(cv2.GaussianBlur(_shapes(size, random), (0, 0), random.uniform(2, size / 6)), np.uint8)

@@ -34,6 +34,15 @@ def attach_head(backbone: keras.Model, classes: int, size: int) -> keras.Model:
     return keras.Model(pixels, [feature_map, logits], name="hematovision")
 
 
+def resized_network(network: keras.Model, size: int) -> keras.Model:
+    """Return the network for pictures of another size, with the same weights; itself if it has that size."""
+    if network.input_shape[1] == size:
+        return network
+    other = build_network(network.output_shape[1][-1], size, None)
+    other.set_weights(network.get_weights())
+    return other
+
+
 def backbone_of(network: keras.Model) -> keras.Model:
     """Return the MobileNetV2 inside a network."""
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))

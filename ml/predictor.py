@@ -12,17 +12,41 @@ from numpy.typing import NDArray
 from ml.conformal import conformal_sets
 from ml.errors import ModelUnavailable
 from ml.gate import FeatureBank, Gate, UsualLimits
-from ml.heat_map import Head, heat_map
+from ml.heat_map import Head, heat_maps
 from ml.images import decode
 from ml.labels import display_name
 from ml.locate import Box
 from ml.model_card import GATE_FILE, HEAD_FILE, MODEL_FILE, ModelCard, verify_bundle
-from ml.preprocess import PreparedCell, prepare_cell
+from ml.preprocess import Found, PreparedCell, prepare_cell
 from ml.runtime import Runtime
 
-__all__ = ["CellPrediction", "LiteRTPredictor", "Predictor", "PreparedCell", "load_predictor", "softmax"]
+__all__ = [
+    "CellPrediction",
+    "FoundLeukocyte",
+    "LiteRTPredictor",
+    "Predictor",
+    "PreparedCell",
+    "load_predictor",
+    "softmax",
+]
 
 Floats = NDArray[np.float32]
+
+_NO_CELL = {"not_a_cell", "no_leukocyte"}
+
+
+@dataclass(frozen=True)
+class FoundLeukocyte:
+    """What the model says about one leukocyte of a field: `box` is (left, top, right, bottom) in pixels of the upright
+    picture, the other fields are those of `CellPrediction`. It abstains where `label` is None.
+    """
+
+    box: Box
+    label: str | None
+    suggestion: str | None
+    confidence: float
+    reason_code: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -33,7 +57,8 @@ class CellPrediction:
     `reason_code` is None or one of `not_a_cell`, `no_leukocyte`, `unfamiliar_microscope`, `several_leukocytes`,
     `not_sure`; `reason` is its sentence. `ood_score` up to 1 is familiar. `box` is (left, top, right, bottom) in pixels
     of the upright picture, or None for the whole of it. `heat_map` is float32 (h, w) in 0..1 over the box, never blank,
-    and None if it can't be had or would explain nothing.
+    and None if it can't be had or would explain nothing. `leukocytes` are all that were found in a field, the most
+    strongly stained first; a single-cell picture has none listed.
     """
 
     label: str | None
@@ -48,6 +73,7 @@ class CellPrediction:
     box: Box | None
     heat_map: Floats | None
     duration_ms: float
+    leukocytes: tuple[FoundLeukocyte, ...] = ()
 
 
 class Predictor(Protocol):
@@ -69,9 +95,9 @@ class LiteRTPredictor:
 
     def __init__(self, card: ModelCard, runtime: Runtime, head: Head, gate: Gate) -> None:
         self.card = card
-        self._runtime = runtime
-        self._head = head
-        self._gate = gate
+        self.runtime = runtime
+        self.head = head
+        self.gate = gate
 
     def prepare(self, image: bytes) -> PreparedCell:
         """Decode, locate, cut and resize one picture. Thread-safe. Raises UnreadableImage."""
@@ -80,61 +106,94 @@ class LiteRTPredictor:
         return replace(prepared, prepare_ms=_milliseconds_since(started))
 
     def predict(self, prepared: Sequence[PreparedCell]) -> list[CellPrediction]:
-        """Classify prepared pictures, at least one, in one call of the runtime."""
+        """Classify prepared pictures, at least one, and every leukocyte of theirs, in one call of the runtime."""
         started = time.perf_counter()
-        maps, logits = self._runtime.run(np.stack([cell.pixels for cell in prepared]))
-        probabilities = softmax(logits / np.float32(self.card.temperature))
-        scores = self._gate.scores(maps.mean(axis=(1, 2)))
+        maps, _ = self.runtime.run(np.stack([pixels for cell in prepared for pixels in (cell.pixels, *cell.further)]))
+        pooled = maps.mean(axis=(1, 2))
+        # The head's own file decides, and not the copy inside the network: `adapt` fits the head anew.
+        probabilities = softmax(self.head.logits(pooled) / np.float32(self.card.temperature))
+        scores = self.gate.scores(pooled)
         thresholds = [self.card.conformal_thresholds[label] for label in self.card.labels]
         sets = conformal_sets(probabilities, thresholds)
+        heats = heat_maps(maps, self.head, probabilities.argmax(axis=1).tolist())
+        views = [_View(*seen) for seen in zip(probabilities, scores.tolist(), sets, heats, strict=True)]
+        ends = np.cumsum([1 + len(cell.further) for cell in prepared]).tolist()
         shared_ms = _milliseconds_since(started) / len(prepared)
         return [
-            self._prediction(*seen, shared_ms) for seen in zip(prepared, maps, probabilities, scores, sets, strict=True)
+            self._prediction(cell, views[end - 1 - len(cell.further) : end], shared_ms)
+            for cell, end in zip(prepared, ends, strict=True)
         ]
 
-    def _prediction(
-        self,
-        cell: PreparedCell,
-        feature_map: Floats,
-        probabilities: Floats,
-        score: float,
-        ranked: list[int],
-        shared_ms: float,
-    ) -> CellPrediction:
+    def _prediction(self, cell: PreparedCell, views: "Sequence[_View]", shared_ms: float) -> CellPrediction:
         started = time.perf_counter()
-        labels = self.card.labels
-        best = int(probabilities.argmax())
-        confidence = float(probabilities[best])
-        code = self._reason_code(cell, confidence, float(score))
-        is_cell = code not in {"not_a_cell", "no_leukocyte"}
-        # A doubt names at least two types, even where one alone would keep the promise.
-        doubted = sorted({*ranked, *np.argsort(-probabilities)[:2].tolist()}, key=lambda index: -probabilities[index])
-        heat = heat_map(feature_map, self._head, best) if is_cell else None
+        view, labels = views[0], self.card.labels
+        code = self._reason_code(view, cell.found)
+        is_cell = code not in _NO_CELL
+        leukocytes = tuple(self._leukocyte(box, each) for box, each in zip(cell.leukocytes, views, strict=False))
         return CellPrediction(
-            label=labels[best] if code is None else None,
-            suggestion=labels[best] if is_cell else None,
-            confidence=confidence,
-            probabilities={label: float(p) for label, p in zip(labels, probabilities, strict=True)},
-            conformal_set=tuple(labels[index] for index in ranked),
+            label=labels[view.best] if code is None else None,
+            suggestion=labels[view.best] if is_cell else None,
+            confidence=view.confidence,
+            probabilities={label: float(p) for label, p in zip(labels, view.probabilities, strict=True)},
+            conformal_set=tuple(labels[index] for index in view.ranked),
             abstained=code is not None,
             reason_code=code,
-            reason=_sentence(code, [labels[index] for index in doubted], len(cell.leukocytes)),
-            ood_score=float(score),
+            reason=_sentence(code, [labels[index] for index in view.doubted], len(cell.leukocytes)),
+            ood_score=view.score,
             box=cell.box,
-            heat_map=heat,
+            heat_map=view.heat if is_cell else None,
             duration_ms=cell.prepare_ms + shared_ms + _milliseconds_since(started),
+            leukocytes=leukocytes,
         )
 
-    def _reason_code(self, cell: PreparedCell, confidence: float, score: float) -> str | None:
-        if score > self._gate.far:
+    def _leukocyte(self, box: Box, view: "_View") -> FoundLeukocyte:
+        labels = self.card.labels
+        code = self._reason_code(view, "one_leukocyte")
+        return FoundLeukocyte(
+            box=box,
+            label=labels[view.best] if code is None else None,
+            suggestion=labels[view.best] if code not in _NO_CELL else None,
+            confidence=view.confidence,
+            reason_code=code,
+            reason=_sentence(code, [labels[index] for index in view.doubted], 1),
+        )
+
+    def _reason_code(self, view: "_View", found: Found) -> str | None:
+        if view.score > self.gate.far:
             return "not_a_cell"
-        if cell.found == "no_leukocyte":
+        if found == "no_leukocyte":
             return "no_leukocyte"
-        if score > 1:
+        if view.score > 1:
             return "unfamiliar_microscope"
-        if cell.found == "several_leukocytes":
+        if found == "several_leukocytes":
             return "several_leukocytes"
-        return "not_sure" if confidence < self.card.least_confidence else None
+        return "not_sure" if view.confidence < self.card.least_confidence else None
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the network says about one square of pixels; `ranked` are the class indices of the conformal set."""
+
+    probabilities: Floats
+    score: float
+    ranked: list[int]
+    heat: Floats | None
+
+    @property
+    def best(self) -> int:
+        return int(self.probabilities.argmax())
+
+    @property
+    def confidence(self) -> float:
+        return float(self.probabilities.max())
+
+    @property
+    def doubted(self) -> list[int]:
+        """The classes that it could be, the most probable first: at least two, even where one alone would keep the
+        promise of the conformal set.
+        """
+        likely = {*self.ranked, *np.argsort(-self.probabilities)[:2].tolist()}
+        return sorted(likely, key=lambda index: -self.probabilities[index])
 
 
 def load_predictor(bundle: Path, *, threads: int = 2) -> LiteRTPredictor:

@@ -2,9 +2,11 @@
 
 A picture of a single centred cell is taken whole. A field (one that is clearly wider than high, or a large square one
 with small cells) is cut to a square of half its longer side around its leukocyte: the scale is a property of the
-microscope, so it follows the field and not the cell.
+microscope, so it follows the field and not the cell. Where there are several leukocytes, their median size tells the
+scale, and each gets a square of the same side.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +36,8 @@ class PreparedCell:
 
     `pixels` is RGB uint8 (S, S, 3); `box` the square that was cut, (left, top, right, bottom) in pixels of the upright
     picture and within it, or None where the picture was taken whole; `found` what the locator saw; `leukocytes` the
-    boxes of all leukocytes of a field, strongest first; `prepare_ms` how long the preparation took.
+    boxes of all leukocytes of a field, strongest first, at most 12; `further` the pixels, like `pixels`, of all but the
+    first of them; `prepare_ms` how long the preparation took.
     """
 
     pixels: Pixels
@@ -43,6 +46,7 @@ class PreparedCell:
     height: int
     found: Found
     leukocytes: tuple[Box, ...] = ()
+    further: tuple[Pixels, ...] = ()
     prepare_ms: float = 0.0
 
 
@@ -71,9 +75,11 @@ def prepare_cell(image: Pixels, size: int = INPUT_SIZE) -> PreparedCell:
     window, found, leukocytes = choose_window(image)
     if found == "single_cell":
         return PreparedCell(resize_square(pad_to_square(image), size), None, width, height, found)
-    pixels = resize_square(cut_window(fill_black_corners(image), window), size)
+    whole = fill_black_corners(image)
+    windows = [window, *(Window(*leukocyte.centre, window.side) for leukocyte in leukocytes[1:])]
+    first, *further = (resize_square(cut_window(whole, each), size) for each in windows)
     boxes = tuple(leukocyte.box for leukocyte in leukocytes)
-    return PreparedCell(pixels, window.box(width, height), width, height, found, boxes)
+    return PreparedCell(first, window.box(width, height), width, height, found, boxes, tuple(further))
 
 
 def network_input(pixels: Pixels) -> NDArray[np.float32]:
@@ -97,8 +103,10 @@ def choose_window(image: Pixels) -> tuple[Window, Found, list[Leukocyte]]:
     if not leukocytes:
         return Window(width / 2, height / 2, longest * _WINDOW_OF_FIELD), "no_leukocyte", []
     first = leukocytes[0]
-    found: Found = "one_leukocyte" if len(leukocytes) == 1 else "several_leukocytes"
-    return Window(*first.centre, field_window_side(first.diameter, longest)), found, leukocytes
+    if len(leukocytes) == 1:
+        return Window(*first.centre, field_window_side(first.diameter, longest)), "one_leukocyte", leukocytes
+    side = _WINDOW_PER_CELL * float(np.median([leukocyte.diameter for leukocyte in leukocytes]))
+    return Window(*first.centre, side), "several_leukocytes", leukocytes
 
 
 def field_window_side(diameter: float, longest: float) -> float:
@@ -111,9 +119,13 @@ def field_window_side(diameter: float, longest: float) -> float:
 def background_colour(image: Pixels) -> NDArray[np.uint8]:
     """Return the colour of the empty background, uint8 (3,): the median of the picture's brightest quarter."""
     small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].reshape(-1, 3)
-    brightness = small.sum(axis=1, dtype=np.int32)
-    bright = small[brightness >= np.percentile(brightness, 75)]
-    return np.asarray(np.median(bright, axis=0), np.uint8)
+    brightness = small @ np.ones(3, np.int32)
+    # As `np.percentile` and `np.median` say, in a fifth of their time.
+    place = 0.75 * (len(small) - 1)
+    low, high = np.partition(brightness, (math.floor(place), math.ceil(place)))[[math.floor(place), math.ceil(place)]]
+    bright = small[brightness >= low + (place % 1) * (high - low)]
+    middle = ((len(bright) - 1) // 2, len(bright) // 2)
+    return np.asarray(np.partition(bright, middle, axis=0)[list(middle)].mean(axis=0), np.uint8)
 
 
 def fill_black_corners(image: Pixels) -> Pixels:
@@ -141,11 +153,12 @@ def cut_window(image: Pixels, window: Window) -> Pixels:
     left, top = round(window.x - side / 2), round(window.y - side / 2)
     height, width = image.shape[:2]
     x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
-    square = np.empty((side, side, 3), np.uint8)
-    if (x0, y0, x1, y1) != (left, top, left + side, top + side):
-        square[:] = background_colour(image)
-    square[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return square
+    inside = image[y0:y1, x0:x1]
+    if inside.shape[:2] == (side, side):
+        return np.ascontiguousarray(inside)
+    rims = (y0 - top, top + side - y1, x0 - left, left + side - x1)
+    colour = background_colour(image).tolist()
+    return np.asarray(cv2.copyMakeBorder(inside, *rims, cv2.BORDER_CONSTANT, value=colour), np.uint8)
 
 
 def pad_to_square(image: Pixels) -> Pixels:

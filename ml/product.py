@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.boxes import field_report
 from ml.calibrate import Calibration, Restained, Seen, calibrate, compress, look, restained_views, save_bank
+from ml.data_folder import WEIGHTS
 from ml.dataset import LabelledCell, product_cells, read_class_folders, write_manifest
 from ml.errors import UnusableData
-from ml.evaluate import clusters_right, report, run
+from ml.evaluate import classify, clusters_right, report, run
 from ml.examples import Examples, load_examples
 from ml.junk import drawn_junk, without_cell
+from ml.junk_trial import junk_trial
 from ml.labels import CELL_TYPES
 from ml.model_card import (
     CARD_FILE,
@@ -35,20 +38,22 @@ from ml.model_card import (
     verify_bundle,
 )
 from ml.originals import test_photographs
-from ml.predictor import Predictor, load_predictor
+from ml.predictor import CellPrediction, Predictor, load_predictor
 from ml.preprocess import INPUT_SIZE, resize_square
 from ml.progress import say
 from ml.recipe import Recipe
 from ml.runtime import Runtime
+from ml.source_features import SOURCE_FEATURES_FILE, choose, save
 
 NAME = "hematovision-mobilenetv2"
-WEIGHTS = Path("weights") / "mobilenet_v2_1.0_160_no_top.weights.h5"
 MANIFEST_FILE = "manifest.csv.gz"
 WEIGHTS_FILE = "network.weights.h5"
 _BANK_PER_GROUP = 300
 _RESTAINED_EVERY = 4
 _DRAWN_JUNK = 360
 _FIELDS_WITHOUT_CELL = 400
+_MAPS_EVERY = 10
+_MAPS_WANTED = 0.95
 _LIMITS = (
     "Not a medical device, not cleared by any regulator. For trained reviewers; not for diagnosis.",
     "Knows only the cell types on this card. Blasts, reactive lymphocytes, plasma cells and parasites are not "
@@ -61,16 +66,25 @@ _LIMITS = (
 )
 
 
-def train_product(data: Path, folder: Path, version: str, recipe: Recipe, weights: Path | None = None) -> ModelCard:
+def train_product(
+    data: Path,
+    folder: Path,
+    version: str,
+    recipe: Recipe,
+    weights: Path | None = None,
+    leave_out: str | None = None,
+) -> ModelCard:
     """Train on `data`, and write a complete bundle (and the training log) to `folder`. Returns its card.
 
+    Without the source `leave_out` nothing of it is seen in training or calibration, and all of it is tested on: how the
+    recipe does on a microscope that it never saw.
     Raises UnusableData for pictures or weights that can't be used.
     """
     started = time.monotonic()
     weights = weights or data / WEIGHTS
     if not weights.is_file():
         raise UnusableData("The ImageNet weights are missing from the data folder; give them with --weights.")
-    cells = product_cells(data)
+    cells = without_source(product_cells(data), leave_out)
     labels = labels_of(cells)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.csv"
@@ -95,7 +109,7 @@ def train_product(data: Path, folder: Path, version: str, recipe: Recipe, weight
     export_network(network, folder)
     network.save_weights(str(folder / WEIGHTS_FILE))
     card = write_calibrated(folder, version, labels, training, validation, summary)
-    return write_card(folder, replace(card, metrics=held_out_metrics(load_predictor(folder), cells, data)))
+    return write_card(folder, measured(card, load_predictor(folder), cells, data))
 
 
 def export_again(folder: Path) -> ModelCard:
@@ -104,6 +118,7 @@ def export_again(folder: Path) -> ModelCard:
     from ml.network import build_network
 
     card = read_card(folder)
+    refuse_adapted(card)
     if not (folder / WEIGHTS_FILE).is_file():
         raise UnusableData("This folder holds no training weights, so there is nothing to export.")
     network = build_network(len(card.labels), card.input_size, None)
@@ -118,10 +133,17 @@ def calibrate_again(folder: Path, data: Path) -> ModelCard:
     ModelUnavailable.
     """
     card = verify_bundle(folder)
+    refuse_adapted(card)
     cells = product_cells(data)
     training, validation = (load_examples(of_part(cells, part), card.labels) for part in ("train", "validation"))
     fresh = write_calibrated(folder, card.version, card.labels, training, validation, card.training)
-    return write_card(folder, replace(fresh, metrics=held_out_metrics(load_predictor(folder), cells, data)))
+    return write_card(folder, measured(fresh, load_predictor(folder), cells, data))
+
+
+def refuse_adapted(card: ModelCard) -> None:
+    """Raise UnusableData for an adapted bundle: its head is not the one inside its network."""
+    if "adapted" in card.training:
+        raise UnusableData("This bundle was adapted to a microscope; make it again with `adapt`.")
 
 
 def labels_of(cells: Sequence[LabelledCell]) -> tuple[str, ...]:
@@ -133,6 +155,13 @@ def labels_of(cells: Sequence[LabelledCell]) -> tuple[str, ...]:
 def of_part(cells: Sequence[LabelledCell], part: str, source: str | None = None) -> list[LabelledCell]:
     """Return the cells of one part, of one source where it is given."""
     return [cell for cell in cells if cell.part == part and source in (None, cell.source)]
+
+
+def without_source(cells: Sequence[LabelledCell], source: str | None) -> list[LabelledCell]:
+    """Return the cells with every one of a source moved to the test part. Raises UnusableData for an unknown source."""
+    if source not in (None, *(cell.source for cell in cells)):
+        raise UnusableData(f"There is no training source {source!r}.")
+    return [replace(cell, part="test") if cell.source == source else cell for cell in cells]
 
 
 def count_cells(cells: Sequence[LabelledCell]) -> dict[str, dict[str, int]]:
@@ -155,8 +184,9 @@ def write_calibrated(
     """Calibrate the exported network in `folder` and write the gate and the card, without metrics yet."""
     runtime = Runtime.of_file(folder / MODEL_FILE)
     bank = sample_for_bank(training)
+    bank_seen = Seen(*look(runtime, bank.views(), "bank"), bank.labels, bank.sources)
     calibration = calibrate(
-        Seen(*look(runtime, bank.views(), "bank"), bank.labels, bank.sources),
+        bank_seen,
         Seen(*look(runtime, validation.views(), "validation"), validation.labels, validation.sources),
         Restained(
             look(runtime, restained_views(bank.scenes[::_RESTAINED_EVERY], INPUT_SIZE), "restained bank")[0],
@@ -165,6 +195,7 @@ def write_calibrated(
         look(runtime, junk_views(bank), "junk")[0],
     )
     save_bank(calibration.gate.bank, folder / GATE_FILE)
+    save(choose(bank_seen.pooled, bank_seen.labels, bank_seen.sources), folder)
     card = make_card(folder, version, labels, calibration, summary)
     return write_card(folder, card)
 
@@ -195,7 +226,11 @@ def make_card(
     folder: Path, version: str, labels: tuple[str, ...], calibration: Calibration, summary: Mapping[str, Any]
 ) -> ModelCard:
     """Return the card of the files in `folder`."""
-    names = [name for name in (MODEL_FILE, HEAD_FILE, GATE_FILE, MANIFEST_FILE) if (folder / name).exists()]
+    names = [
+        name
+        for name in (MODEL_FILE, HEAD_FILE, GATE_FILE, SOURCE_FEATURES_FILE, MANIFEST_FILE)
+        if (folder / name).exists()
+    ]
     files = {name: file_sha256(folder / name) for name in names}
     return ModelCard(
         name=NAME,
@@ -225,26 +260,49 @@ def write_card(folder: Path, card: ModelCard) -> ModelCard:
     return card
 
 
+def measured(card: ModelCard, predictor: Predictor, cells: Sequence[LabelledCell], data: Path) -> ModelCard:
+    """Return the card with the figures of everything that was not trained on: cells, whole fields, what is no cell."""
+    bccd = data / "bccd"
+    found = {
+        "junk": junk_trial(predictor, data),
+        "fields": field_report(predictor, bccd / "JPEGImages", bccd / "Annotations", bccd / "labels.csv"),
+        "heat_maps": heat_map_share(predictor, cells) >= _MAPS_WANTED,
+    }
+    return replace(card, metrics=held_out_metrics(predictor, cells, data), training={**card.training, **found})
+
+
+def heat_map_share(predictor: Predictor, cells: Sequence[LabelledCell]) -> float:
+    """Return the share of named validation cells, 0..1, that come with a heat map."""
+    paths = [cell.path for cell in of_part(cells, "validation")][::_MAPS_EVERY]
+    answers = [answer for _, answer in classify(predictor, paths) if isinstance(answer, CellPrediction)]
+    named = [answer.heat_map is not None for answer in answers if answer.label is not None]
+    return sum(named) / max(len(named), 1)
+
+
 def held_out_metrics(predictor: Predictor, cells: Sequence[LabelledCell], data: Path) -> dict[str, dict[str, Any]]:
     """Return the figures on everything that was held out, and on sets that were never trained on."""
     kaggle = data / "kaggle-blood-cells"
     pbc = run(predictor, [(cell.path, cell.label) for cell in of_part(cells, "test", "pbc")], "pbc")
-    metrics = {"pbc_test": report(pbc)}
+    metrics = {"pbc_test": report(pbc, root=data)}
     slides = of_part(cells, "test", "raabin")
     by_slide = {cell.path: cell.group for cell in slides}
-    metrics["raabin_held_out_slides"] = report(run(predictor, [(c.path, c.label) for c in slides], "raabin"), by_slide)
+    metrics["raabin_held_out_slides"] = report(
+        run(predictor, [(c.path, c.label) for c in slides], "raabin"), by_slide, root=data
+    )
     pictures = read_class_folders(kaggle / "TEST")
     known = test_photographs(kaggle)
     by_photograph = {path: known.get(f"{path.parent.name}/{path.name}", path.name) for path, _ in pictures}
     test = run(predictor, pictures, "kaggle TEST")
-    metrics["kaggle_test"] = report(test, by_photograph)
+    metrics["kaggle_test"] = report(test, by_photograph, root=data)
     certain = replace(test, outcomes=[o for o in test.outcomes if f"{o.path.parent.name}/{o.path.name}" in known])
     metrics["kaggle_test"]["originals"] = clusters_right(certain, by_photograph)
     simple = read_class_folders(kaggle / "TEST_SIMPLE")
-    metrics["kaggle_test_simple"] = report(run(predictor, simple, "kaggle TEST_SIMPLE"))
-    metrics["jtsc_never_trained_on"] = report(run(predictor, read_class_folders(data / "jtsc"), "jtsc"))
+    metrics["kaggle_test_simple"] = report(run(predictor, simple, "kaggle TEST_SIMPLE"), root=data)
+    metrics["jtsc_never_trained_on"] = report(run(predictor, read_class_folders(data / "jtsc"), "jtsc"), root=data)
     for name, figures in metrics.items():
-        say(f"{name} {json.dumps({key: value for key, value in figures.items() if not isinstance(value, dict)})}")
+        say(
+            f"{name} {json.dumps({key: value for key, value in figures.items() if not isinstance(value, dict | list)})}"
+        )
     return metrics
 
 

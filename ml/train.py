@@ -1,12 +1,19 @@
-"""Training on the CPU or a GPU: a head on cached features first, then the network under augmentation."""
+"""Training on the CPU or a GPU: a head on cached features first, then the network under augmentation.
+
+A run that was cut short goes on where it last saved itself, when it is started again with the same recipe and data.
+"""
 
 import csv
+import hashlib
+import json
 import os
 import random as python_random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -15,53 +22,74 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ml.augment import training_view
+from ml.augment import Augmentation
+from ml.data_folder import cache_folder
+from ml.errors import UnusableData
 from ml.examples import Examples
-from ml.network import backbone_of, build_network, thaw
+from ml.heat_map import Head, grad_cam
+from ml.network import backbone_of, build_network, head_weights, resized_network, thaw
 from ml.preprocess import INPUT_SIZE, network_input
 from ml.progress import Progress, say
-from ml.recipe import Recipe
+from ml.recipe import Recipe, Stage
 
-HEAD_WEIGHTS = "head.weights.h5"
+CHECKPOINT = "checkpoint.npz"
+_LENDERS_EVERY = 7  # every so many pictures lends its stain to others
 
 
 class ViewBatches:
-    """Random training batches, made ahead in threads. Batch number i is the same in every run of one seed."""
+    """Random training batches, made ahead in threads. Batch number i is the same in every run of one seed.
 
-    def __init__(self, examples: Examples, recipe: Recipe, size: int = INPUT_SIZE, ahead: int = 8) -> None:
-        self._examples, self._recipe, self._size, self._ahead = examples, recipe, size, ahead
-        present = [(source, weight) for source, weight in recipe.source_weights if source in set(examples.sources)]
-        total = sum(weight for _, weight in present)
-        sources = np.array(examples.sources)
-        self.chances = np.zeros(len(sources))
-        for source, weight in present:
-            for label in np.unique(examples.labels[sources == source]):
-                members = (sources == source) & (examples.labels == label)
-                # Square root: rare classes are seen more often, but not as if they were common.
-                self.chances[members] = weight / total / np.sqrt(members.sum())
-            own = sources == source
-            self.chances[own] *= weight / total / self.chances[own].sum()
-        self.chances /= self.chances.sum()
+    Iterating gives uint8 pixels (batch, stage.size, stage.size, 3) and labels (batch,) of the batches from `first` to
+    before `last`.
+    """
+
+    def __init__(self, examples: Examples, recipe: Recipe, stage: Stage, first: int, last: int, ahead: int = 8) -> None:
+        self._examples, self._recipe, self._size, self._ahead = examples, recipe, stage.size, ahead
+        self._numbers = range(first, last)
+        self._chances = chances_of(examples, stage.source_weights)
+        drawn = np.flatnonzero(self._chances)[::_LENDERS_EVERY]
+        lenders = [examples.scenes[i].pixels for i in drawn]
+        self._augmentation = Augmentation(recipe.mild_share, recipe.stain_borrowed, lenders)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         with ThreadPoolExecutor(2) as pool:
             waiting: deque[Future[tuple[NDArray[np.uint8], NDArray[np.int64]]]] = deque()
-            for number in range(self._recipe.steps + self._ahead):
-                if number < self._recipe.steps:
-                    waiting.append(pool.submit(self._batch, number))
-                if number >= self._ahead and waiting:
+            for number in self._numbers:
+                waiting.append(pool.submit(self._batch, number))
+                if len(waiting) > self._ahead:
                     yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _batch(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         random = np.random.default_rng([self._recipe.seed, number])
-        chosen = random.choice(len(self.chances), self._recipe.batch, p=self.chances)
-        views = [training_view(self._examples.scenes[i], self._size, random, self._recipe.mild_share) for i in chosen]
+        chosen = random.choice(len(self._chances), self._recipe.batch, p=self._chances)
+        views = [self._augmentation.view(self._examples.scenes[i], self._size, random) for i in chosen]
         return np.stack(views), self._examples.labels[chosen]
+
+
+def chances_of(examples: Examples, source_weights: Sequence[tuple[str, float]]) -> NDArray[np.float64]:
+    """Return how likely each picture is to be drawn, float64 (n,), summing to 1: sources by their weights, classes of a
+    source by the square root of their size, so that rare ones come more often, but not as if they were common.
+    """
+    present = [(source, weight) for source, weight in source_weights if source in set(examples.sources)]
+    total = sum(weight for _, weight in present)
+    sources = np.array(examples.sources)
+    chances = np.zeros(len(sources))
+    for source, weight in present:
+        own = sources == source
+        for label in np.unique(examples.labels[own]):
+            members = own & (examples.labels == label)
+            chances[members] = 1 / np.sqrt(members.sum())
+        chances[own] *= weight / total / chances[own].sum()
+    return np.asarray(chances / chances.sum(), np.float64)
 
 
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and TensorFlow, and print the device that was found."""
     os.environ["PYTHONHASHSEED"] = str(seed)
+    # Products in bfloat16, sums in float32, where the processor has it: a sixth faster, and the weights stay float32.
+    os.environ.setdefault("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
     python_random.seed(seed)
     keras.utils.set_random_seed(seed)
     cv2.setNumThreads(1)
@@ -72,19 +100,27 @@ def seed_everything(seed: int) -> None:
 def train_network(
     training: Examples, validation: Examples, classes: int, recipe: Recipe, weights: Path | None, folder: Path
 ) -> keras.Model:
-    """Train and return the network with averaged weights; `folder` gets `training.csv` and the best weights so far."""
+    """Train and return the network with averaged weights; `folder` gets `training.csv` and a checkpoint.
+
+    Raises UnusableData where the folder holds the checkpoint of another run.
+    """
     seed_everything(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    network = build_network(classes, INPUT_SIZE, weights)
-    ready_head = folder / HEAD_WEIGHTS
-    if ready_head.exists():
-        network.load_weights(str(ready_head))
-    else:
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, training)
+    state = checkpoint.load()
+    network = build_network(classes, recipe.stages[0].size if recipe.stages else INPUT_SIZE, weights)
+    if state is None:
         warm_head(network, training, recipe)
-        network.save_weights(str(ready_head))
-    if recipe.steps:
-        fine_tune(network, training, validation, recipe, folder)
-    return network
+    else:
+        say(f"going on after step {state.step}")
+        network.set_weights(state.weights)
+    done = 0
+    for stage in recipe.stages:
+        network = resized_network(network, stage.size)
+        if state is None or state.step < done + stage.steps:
+            state = fine_tune(network, training, validation, recipe, stage, done, state, checkpoint, folder)
+        done += stage.steps
+    return resized_network(network, INPUT_SIZE)
 
 
 def pooled_features(network: keras.Model, views: NDArray[np.uint8], what: str) -> NDArray[np.float32]:
@@ -100,9 +136,27 @@ def pooled_features(network: keras.Model, views: NDArray[np.uint8], what: str) -
     return np.concatenate(parts)
 
 
-def warm_head(network: keras.Model, training: Examples, recipe: Recipe, epochs: int = 30) -> None:
-    """Train the head alone on features that are computed once."""
-    features = pooled_features(network, training.views(), "features")
+def cached_features(network: keras.Model, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return `pooled_features`, from the cache folder where the same network saw the same views before."""
+    digest = hashlib.sha256(views.tobytes())
+    for weight in backbone_of(network).get_weights():
+        digest.update(np.asarray(weight).tobytes())
+    kept = cache_folder() / "features" / f"{digest.hexdigest()[:24]}.npy"
+    with suppress(OSError, ValueError):
+        return np.asarray(np.load(kept, allow_pickle=False), np.float32)
+    features = pooled_features(network, views, "features")
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fresh = kept.with_suffix(".part")
+        with fresh.open("wb") as file:
+            np.save(file, features)
+        fresh.replace(kept)
+    return features
+
+
+def warm_head(network: keras.Model, training: Examples, recipe: Recipe, epochs: int = 15) -> None:
+    """Train the head alone on features that are computed once, and kept for the next run."""
+    features = cached_features(network, training.views(network.input_shape[1]))
     head = keras.Sequential(
         [
             keras.Input((features.shape[1],)),
@@ -119,18 +173,22 @@ def warm_head(network: keras.Model, training: Examples, recipe: Recipe, epochs: 
     head.fit(features, training.labels, batch_size=128, epochs=epochs, verbose=0)
 
 
-def fine_tune(network: keras.Model, training: Examples, validation: Examples, recipe: Recipe, folder: Path) -> None:
-    """Train the network from block 3 on; ends with the averaged weights in place."""
-    thaw(network)
+def build_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+    """Return AdamW with warm-up, one cosine over all stages, clipping, and an average of the weights."""
     warm_up = min(recipe.warm_up, recipe.steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, recipe.steps - warm_up, warmup_target=recipe.learning_rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.AdamW(
+    return keras.optimizers.AdamW(
         schedule, weight_decay=recipe.weight_decay, global_clipnorm=1.0, use_ema=True, ema_momentum=recipe.ema
     )
+
+
+def build_step(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe
+) -> Callable[[NDArray[np.uint8], NDArray[np.int64]], float]:
+    """Return the function that trains on one batch and gives its loss."""
     variables = network.trainable_variables
-    optimizer.build(variables)
     classes = network.output_shape[1][-1]
     # Apart, since a `training=True` for the whole would also unfreeze the batch statistics of the backbone.
     backbone, head = backbone_of(network), keras.Model(network.outputs[0], network.outputs[1])
@@ -140,44 +198,174 @@ def fine_tune(network: keras.Model, training: Examples, validation: Examples, re
         scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
         target = tf.one_hot(labels, classes) * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
         with tf.GradientTape() as tape:
-            logits = head(backbone(scaled, training=False), training=True)
+            feature_map = drop_cells(backbone(scaled, training=False), recipe.cells_dropped)
+            logits = head(feature_map, training=True)
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def answer(pixels: tf.Tensor) -> tf.Tensor:
-        return network(tf.cast(pixels, tf.float32) / 127.5 - 1.0, training=False)[1]
+    return lambda pixels, labels: float(step(tf.constant(pixels), tf.constant(labels)))
 
-    views = validation.views()
-    progress = Progress("step", recipe.steps, every_seconds=5)
+
+def drop_cells(feature_map: tf.Tensor, share: float) -> tf.Tensor:
+    """Hide a random share of the cells of feature maps (n, h, w, c), and keep the mean of the others.
+
+    Without it the network learns to gather what it saw in one cell, the same in every picture, and a heat map from it
+    explains nothing.
+    """
+    if not share:
+        return feature_map
+    kept = tf.cast(tf.random.uniform(tf.shape(feature_map)[:3]) >= share, tf.float32)[..., None]
+    return feature_map * kept / tf.maximum(tf.reduce_mean(kept, axis=(1, 2), keepdims=True), 0.04)
+
+
+def fine_tune(
+    network: keras.Model,
+    training: Examples,
+    validation: Examples,
+    recipe: Recipe,
+    stage: Stage,
+    done: int,
+    state: "State | None",
+    checkpoint: "Checkpoint",
+    folder: Path,
+) -> "State":
+    """Carry out one stage, of which `done` steps came before, from `state` on; return the state at its end.
+
+    After the last stage the averaged weights are in place.
+    """
+    thaw(network)
+    variables = network.trainable_variables
+    optimizer = build_optimizer(recipe)
+    optimizer.build(variables)
+    if state is not None:
+        for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+    first, last = state.step if state else 0, done + stage.steps
+    step = build_step(network, optimizer, recipe)
+    views = validation.views(stage.size)
+    progress = Progress(f"step ({stage.size} px)", last - first, every_seconds=5)
     started = time.monotonic()
-    losses: list[float] = []
-    names = sorted(set(validation.sources))
-    with (folder / "training.csv").open("w", newline="") as file:
-        log = csv.writer(file)
-        log.writerow(["step", "seconds", "loss", "validation_accuracy", *names])
-        for number, (pixels, labels) in enumerate(ViewBatches(training, recipe), start=1):
-            losses.append(float(step(tf.constant(pixels), tf.constant(labels))))
-            progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
-            is_last = number == recipe.steps
-            if number % recipe.check_every and not is_last:
-                continue
-            trained = [variable.numpy() for variable in variables]
-            optimizer.finalize_variable_values(variables)
-            right = (
-                np.concatenate(
-                    [answer(tf.constant(views[i : i + 64])).numpy().argmax(1) for i in range(0, len(views), 64)]
+    losses: deque[float] = deque(maxlen=50)
+    log = TrainingLog(folder / "training.csv", sorted(set(validation.sources)), is_new=first == 0)
+    for number, batch in enumerate(ViewBatches(training, recipe, stage, first, last), start=first + 1):
+        losses.append(step(*batch))
+        progress.advance(note=f"loss {np.mean(losses):.3f}")
+        if number % recipe.check_every and number != last:
+            continue
+        earlier = state.earlier if state else []
+        state = State(number, network.get_weights(), [variable.numpy() for variable in optimizer.variables], earlier)
+        optimizer.finalize_variable_values(variables)
+        if number == last and not earlier:
+            state = replace(state, earlier=network.get_weights())
+        if number == recipe.steps:
+            network.set_weights(blended(network.get_weights(), state.earlier, recipe.first_stage_share))
+        log.write(number, time.monotonic() - started, float(np.mean(losses)), *judge(network, views, validation))
+        if number == recipe.steps:
+            state = replace(state, weights=network.get_weights())
+        else:
+            network.set_weights(state.weights)
+        checkpoint.save(state)
+    if state is None:
+        raise ValueError("A stage has at least one step.")
+    return state
+
+
+def blended(
+    late: list[NDArray[np.float32]], early: list[NDArray[np.float32]], share: float
+) -> list[NDArray[np.float32]]:
+    """Return the weights between those of two points of one run, `share` of the way back to the earlier one.
+
+    What a network learnt last costs it some of what it could do elsewhere; between the two it keeps most of both
+    (Wortsman et al. 2022, CVPR: WiSE-FT).
+    """
+    return [np.asarray((1 - share) * b + share * a, b.dtype) for b, a in zip(late, early, strict=True)]
+
+
+def judge(network: keras.Model, views: NDArray[np.uint8], validation: Examples) -> tuple[float, list[float], float]:
+    """Return the accuracy on prepared validation pictures, that of each source (by name), and the share of the heat
+    map that its strongest cell holds (median).
+    """
+    parts = [network(tf.constant(network_input(views[i : i + 64])), training=False) for i in range(0, len(views), 64)]
+    logits = np.concatenate([part[1].numpy() for part in parts])
+    head = Head(**head_weights(network))
+    right = logits.argmax(1) == validation.labels
+    sources = np.array(validation.sources)
+    sample = [(maps, part[1].numpy()) for part in parts[:: max(1, len(parts) // 4)] for maps in [part[0].numpy()]]
+    peaks = [
+        float(cam.max() / max(cam.sum(), 1e-9))
+        for maps, scores in sample
+        for cam in (grad_cam(one, head, int(score.argmax())) for one, score in zip(maps, scores, strict=True))
+    ]
+    return (
+        float(right.mean()),
+        [float(right[sources == name].mean()) for name in sorted(set(sources))],
+        float(np.median(peaks)),
+    )
+
+
+class TrainingLog:
+    """`training.csv`: one line a check."""
+
+    def __init__(self, path: Path, sources: Sequence[str], is_new: bool) -> None:
+        self._path = path
+        if is_new or not path.exists():
+            self._append(["step", "seconds", "loss", "validation_accuracy", *sources, "heat_map_peak"], "w")
+
+    def write(self, step: int, seconds: float, loss: float, right: float, by_source: list[float], peak: float) -> None:
+        """Add a line, and say it."""
+        values = [round(loss, 4), round(right, 4), *(round(share, 4) for share in by_source), round(peak, 3)]
+        self._append([step, round(seconds), *values], "a")
+        say(f"checked at step {step}: {values}")
+
+    def _append(self, row: list[object], mode: str) -> None:
+        with self._path.open(mode, newline="") as file:
+            csv.writer(file).writerow(row)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after `step` steps: the arrays of the network and of the optimizer, in their own order, and the averaged
+    weights at the end of the first stage.
+    """
+
+    step: int
+    weights: list[NDArray[np.float32]]
+    optimizer: list[NDArray[np.generic]]
+    earlier: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+class Checkpoint:
+    """The file that an interrupted run goes on from. Written whole or not at all."""
+
+    def __init__(self, path: Path, recipe: Recipe, training: Examples) -> None:
+        self._path = path
+        data = hashlib.sha256(training.labels.tobytes() + "".join(training.sources).encode()).hexdigest()
+        self._run = json.dumps([recipe.as_dict(), data])
+
+    def load(self) -> State | None:
+        """Return the saved state, or None without one. Raises UnusableData for that of another run."""
+        if not self._path.exists():
+            return None
+        with np.load(self._path, allow_pickle=False) as saved:
+            if str(saved["run"]) != self._run:
+                raise UnusableData(
+                    "The output folder holds an unfinished run with another recipe or other data; "
+                    "name another folder, or delete that one."
                 )
-                == validation.labels
+            numbers = range(len(saved.files))
+            weights, optimizer, earlier = (
+                [saved[f"{kind}{i}"] for i in numbers if f"{kind}{i}" in saved]
+                for kind in ("weights", "optimizer", "earlier")
             )
-            by_source = [float(right[np.array(validation.sources) == name].mean()) for name in names]
-            elapsed = round(time.monotonic() - started)
-            row = [number, elapsed, float(np.mean(losses[-50:])), float(right.mean()), *by_source]
-            log.writerow(row)
-            file.flush()
-            say(f"checked {row}")
-            network.save_weights(str(folder / "latest.weights.h5"))
-            if not is_last:
-                for variable, value in zip(variables, trained, strict=True):
-                    variable.assign(value)
+            return State(int(saved["step"]), weights, optimizer, earlier)
+
+    def save(self, state: State) -> None:
+        """Keep a state instead of the one before."""
+        arrays: dict[str, NDArray[np.generic]] = {f"weights{i}": value for i, value in enumerate(state.weights)}
+        arrays |= {f"optimizer{i}": value for i, value in enumerate(state.optimizer)}
+        arrays |= {f"earlier{i}": value for i, value in enumerate(state.earlier)}
+        fresh = self._path.with_suffix(".part")
+        with fresh.open("wb") as file:
+            np.savez(file, allow_pickle=False, run=np.array(self._run), step=np.array(state.step), **arrays)
+        fresh.replace(self._path)

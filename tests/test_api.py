@@ -180,6 +180,23 @@ def test_upload_is_accepted_then_classified(
     assert isinstance(prediction["confidence"], float)
 
 
+def test_every_white_cell_of_a_field_is_given_with_its_class(
+    api: Api, reader: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    from tests.factories import prediction_of
+
+    sure = {"box": [1, 2, 30, 40], "label": "monocyte", "suggestion": "monocyte", "confidence": 0.97}
+    doubted = {"box": [50, 2, 90, 40], "label": None, "suggestion": "basophil", "confidence": 0.4}
+    found = [
+        sure | {"reason": None, "reason_code": None},
+        doubted | {"reason": "The model is not sure.", "reason_code": "not_sure"},
+    ]
+    image = make_image("classified")
+    prediction_of(image, model_version, leukocytes=found)
+
+    assert api(reader).get(f"/api/v1/images/{image.pk}/").json()["prediction"]["leukocytes"] == found
+
+
 def test_same_picture_again_is_the_same_image(api: Api, technologist: User, case: Case, as_upload: Upload) -> None:
     client = api(technologist)
     picture = drawn_cell(4)

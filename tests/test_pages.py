@@ -58,6 +58,58 @@ def test_unidentified_image_is_never_shown_with_a_class(
     assert "Unidentified" in page
 
 
+def test_every_white_cell_of_a_field_is_drawn_and_listed_with_its_class(
+    sign_in: SignIn, reader: User, make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    image = make_image("classified")
+    sure = {"box": [10, 20, 60, 70], "label": "monocyte", "suggestion": "monocyte", "confidence": 0.97}
+    doubted = {"box": [150, 2, 220, 40], "label": None, "suggestion": "basophil", "confidence": 0.4}
+    found = [
+        sure | {"reason": None, "reason_code": None},
+        doubted | {"reason": "The model is not sure. It could be A or B.", "reason_code": "not_sure"},
+    ]
+    prediction_of(image, model_version, label="", abstained=True, reason="There are 2 white cells.", leukocytes=found)
+
+    page = sign_in(reader).get(reverse("image", args=[image.pk])).content.decode()
+
+    assert 'd="M10 20H60V70H10Z"' in page
+    assert 'd="M150 2H220V40H150Z"' in page
+    assert ">1 Monocyte</text>" in page
+    assert ">2 ?</text>" in page
+    assert "2 white cells found" in page
+    assert "97.0 %" in page
+    assert "The model is not sure. It could be A or B." in page
+
+
+@pytest.mark.parametrize("box", [[0, 0, 90, 90], [150, 0, 224, 224], [0, 150, 90, 224], [150, 150, 224, 224]])
+def test_caption_of_a_found_cell_stays_within_the_picture(
+    box: list[int], make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    from classifier.found_cells import caption_size, found_cells
+
+    found = {"box": box, "label": None, "suggestion": None, "confidence": 0.5, "reason": "", "reason_code": "x"}
+    prediction = prediction_of(make_image("classified"), model_version, leukocytes=[found])
+
+    (cell,) = found_cells(prediction, 224, 224)
+    assert caption_size(224, 224) <= cell.text_y <= 224
+    assert (cell.text_x, cell.anchor) in {(box[0], "start"), (box[2], "end")}
+
+
+@pytest.mark.parametrize(
+    ("slug", "width", "expected"),
+    [
+        ("neutrophil", 300, "2 Neutrophil"),
+        ("neutrophil", 40, "2 NEU"),
+        ("immature_granulocyte", 100, "2 IG"),
+        (None, 40, "2 ?"),
+    ],
+)
+def test_caption_is_short_where_the_box_is_narrow(slug: str | None, width: int, expected: str) -> None:
+    from classifier.found_cells import caption
+
+    assert caption(2, slug, width, size=20) == expected
+
+
 def test_failed_image_shows_the_sentence_and_can_be_queued_again(
     sign_in: SignIn, technologist: User, make_image: MakeImage
 ) -> None:

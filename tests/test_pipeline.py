@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -17,6 +17,8 @@ from classifier.errors import FAILURES, InvalidTransition
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.transitions import TRANSITIONS, move
 from ml.errors import ModelUnavailable, UnreadableImage
+from tests.factories import prediction_of
+from tests.ml.smears import draw_field, encoded
 from tests.servers import RunningServer
 
 MakeImage = Callable[..., CellImage]
@@ -62,6 +64,33 @@ def test_image_is_classified_with_everything_a_prediction_must_hold(
     assert prediction.conformal_set
     assert prediction.abstained is (prediction.label == "")
     assert prediction.duration_ms > 0
+
+
+def test_every_white_cell_of_a_field_is_kept_and_none_is_counted(
+    make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    field = draw_field(640, 480, [(150, 200, 120), (450, 250, 130)])
+    image = make_image(content=encoded(field))
+
+    pipeline.classify_queued()
+
+    prediction = image.predictions.get()
+    assert (prediction.label, prediction.abstained) == ("", True)
+    assert [set(found) for found in prediction.leukocytes] == [
+        {"box", "label", "suggestion", "confidence", "reason_code", "reason"}
+    ] * 2
+    boxes = [found["box"] for found in prediction.leukocytes]
+    assert any(left < 150 < right and top < 200 < bottom for left, top, right, bottom in boxes)
+    assert any(left < 450 < right and top < 250 < bottom for left, top, right, bottom in boxes)
+
+
+def test_database_still_refuses_to_change_a_prediction_after_every_migration(
+    make_image: MakeImage, model_version: ModelVersion
+) -> None:
+    prediction_of(make_image("classified"), model_version)
+
+    with pytest.raises(DatabaseError, match="fact is never"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE classifier_prediction SET confidence = 1")
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS, ids=lambda status: str(status))

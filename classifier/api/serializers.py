@@ -15,6 +15,18 @@ class ModelReferenceSerializer(serializers.Serializer[Any]):
     sha256 = serializers.CharField()
 
 
+class FoundLeukocyteSerializer(serializers.Serializer[Any]):
+    """One white cell of a field. Its `label` is null when the model abstains."""
+
+    # `label` is also the name of an attribute of every field.
+    box = serializers.ListField(child=serializers.IntegerField(), help_text="left, top, right, bottom in pixels")
+    label = serializers.ChoiceField(CELL_TYPES, allow_null=True)  # type: ignore[assignment]
+    suggestion = serializers.ChoiceField(CELL_TYPES, allow_null=True)
+    confidence = serializers.FloatField(help_text="Calibrated; a fraction.")
+    reason = serializers.CharField(allow_null=True)
+    reason_code = serializers.CharField(allow_null=True)
+
+
 class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     """What the model said. `label` is null when it abstains; `suggestion` is the most probable class even then."""
 
@@ -27,6 +39,9 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     reason = serializers.SerializerMethodField()
     box = serializers.ListField(
         child=serializers.IntegerField(), allow_null=True, help_text="left, top, right, bottom in pixels"
+    )
+    leukocytes = FoundLeukocyteSerializer(
+        many=True, help_text="Every white cell of a field, the most strongly stained first. None are counted."
     )
     model = ModelReferenceSerializer(source="model_version")
 
@@ -43,6 +58,7 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
             "reason_code",
             "ood_score",
             "box",
+            "leukocytes",
             "model",
             "duration_ms",
             "created_at",

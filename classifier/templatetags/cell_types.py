@@ -14,6 +14,7 @@ DATA_SETS = {
     "kaggle_test": "Kaggle fields, TEST files",
     "kaggle_test_simple": "Kaggle fields, original photographs",
     "jtsc_never_trained_on": "JTSC, another microscope",
+    "local_cells_cross_validated": "Your labelled cells, by cross-validation",
 }
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 

@@ -40,3 +40,14 @@ def test_a_set_is_never_empty_and_is_ranked() -> None:
 def test_a_class_with_few_cells_is_in_every_set() -> None:
     probabilities = np.full((10, 2), 0.5)
     assert class_thresholds(probabilities, np.zeros(10, int), 2) == [0.0, 0.0]
+
+
+def test_the_promise_holds_for_the_harder_of_two_sources() -> None:
+    random = np.random.default_rng(2)
+    right = np.concatenate([random.uniform(0.9, 1, 900), random.uniform(0.3, 1, 100)])
+    probabilities = np.stack([right, 1 - right], axis=1)
+    labels, sources = np.zeros(1000, int), ["easy"] * 900 + ["hard"] * 100
+    together, apart = (class_thresholds(probabilities, labels, 2, given)[0] for given in (None, sources))
+    assert (right[900:] >= together).mean() < 0.9
+    assert (right[900:] >= apart).mean() >= 0.95
+    assert apart == class_thresholds(probabilities[900:], labels[900:], 2)[0]

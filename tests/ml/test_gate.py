@@ -1,9 +1,17 @@
+import hashlib
+import inspect
 import math
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ml import junk, junk_trial
 from ml.gate import FeatureBank, Gate, fit_bank, fit_logistic, usual_limits
+from ml.images import decode
+from ml.locate import find_leukocytes
+from ml.predictor import LiteRTPredictor
 
 BASIS = np.linalg.qr(np.random.default_rng(0).normal(0, 1, (60, 60)))[0]
 
@@ -75,3 +83,52 @@ def test_logistic_regression_separates_two_clouds() -> None:
     weights = fit_logistic(below, above)
     assert ((below @ weights[:-1] + weights[-1]) < 0).mean() > 0.97
     assert ((above @ weights[:-1] + weights[-1]) > 0).mean() > 0.97
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen pictures of each kind of junk are enough."""
+    monkeypatch.setattr(junk_trial, "PER_KIND", 12)
+
+
+def test_junk_for_testing_is_the_same_every_time(few: None, tmp_path: Path) -> None:
+    first, again = (list(junk_trial.junk_set(tmp_path)) for _ in range(2))
+    assert first == again
+    assert set(Counter(kind for kind, _ in first).values()) == {junk_trial.PER_KIND}
+    assert len({hashlib.sha256(content).hexdigest() for _, content in first}) > 0.9 * len(first)
+
+
+def test_junk_for_testing_is_drawn_by_other_code_than_junk_for_fitting() -> None:
+    used = [value for value in vars(junk_trial).values() if inspect.isfunction(value) or inspect.ismodule(value)]
+    assert len(used) > len(junk_trial._KINDS)
+    assert not any(inspect.getmodule(value) is junk for value in used)
+
+
+def test_drawn_junk_for_fitting_has_every_size_and_differs() -> None:
+    pictures = junk.drawn_junk(40, 96)
+    assert {picture.shape for picture in pictures} == {(96, 96, 3)}
+    assert {picture.dtype for picture in pictures} == {np.dtype(np.uint8)}
+    assert len({picture.tobytes() for picture in pictures}) == 40
+    assert all(np.array_equal(a, b) for a, b in zip(pictures, junk.drawn_junk(40, 96), strict=True))
+
+
+def test_real_red_cells_for_testing_hold_no_leukocyte(data: Path) -> None:
+    parts = list(junk_trial.fields_without_leukocyte(data, 12))
+    assert len(parts) == 12
+    assert all(min(part.shape[:2]) >= 240 for part in parts)
+    strong = [part for part in parts if any(cell.diameter > 60 for cell in find_leukocytes(part))]
+    assert len(strong) <= 1
+
+
+def test_shipped_model_refuses_nearly_all_junk(few: None, predictor: LiteRTPredictor, tmp_path: Path) -> None:
+    trial = junk_trial.junk_trial(predictor, tmp_path)
+    assert trial["n"] == 12 * len(trial["kinds"])
+    assert trial["refused_low"] < trial["refused"] <= trial["refused_high"]
+    assert trial["refused"] == pytest.approx(np.mean([kind["refused"] for kind in trial["kinds"].values()]))
+    assert trial["refused"] >= 0.93
+    assert trial["labelled"] <= 0.03
+
+
+def test_files_of_the_set_are_pictures(few: None, tmp_path: Path) -> None:
+    shapes = {decode(content).shape for _, content in junk_trial.junk_set(tmp_path)}
+    assert shapes == {(224, 224, 3), (363, 360, 3), (240, 320, 3), (480, 640, 3)}

@@ -1,14 +1,14 @@
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from ml.boxes import read_boxes
 from ml.images import decode
-from ml.locate import find_leukocytes
+from ml.locate import MOST_LEUKOCYTES, find_leukocytes
 
-from .smears import draw_field
+from .smears import CYTOPLASM, NUCLEUS, draw_field
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (640, 480), (1280, 960)])
@@ -25,6 +25,54 @@ def test_two_leukocytes_are_two() -> None:
     assert len(find_leukocytes(draw_field(640, 480, [(150, 200, 120), (450, 250, 130)]))) == 2
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_touching_leukocytes_are_two(seed: int) -> None:
+    turn = seed * np.pi / 6
+    across, down = round(56 * np.cos(turn)), round(56 * np.sin(turn))
+    touching = [(320 - across, 240 - down, 110), (320 + across, 240 + down, 110)]
+    centres = sorted(leukocyte.centre for leukocyte in find_leukocytes(draw_field(640, 480, touching, seed)))
+    expected = sorted((float(x), float(y)) for x, y, _ in touching)
+    assert len(centres) == 2
+    assert all(np.hypot(a[0] - b[0], a[1] - b[1]) < 25 for a, b in zip(centres, expected, strict=True))
+
+
+@pytest.mark.parametrize("lobes", [2, 3, 4])
+def test_separate_lobes_of_one_nucleus_are_one(lobes: int) -> None:
+    field = draw_field(640, 480, [])
+    cv2.circle(field, (320, 240), 75, CYTOPLASM, -1, cv2.LINE_AA)
+    for lobe in range(lobes):
+        turn = 2 * np.pi * lobe / lobes
+        place = (round(320 + 42 * np.cos(turn)), round(240 + 42 * np.sin(turn)))
+        cv2.circle(field, place, 24, NUCLEUS, -1, cv2.LINE_AA)
+    (found,) = find_leukocytes(field)
+    assert np.hypot(found.centre[0] - 320, found.centre[1] - 240) < 20
+
+
+def test_a_small_dark_lymphocyte_counts_beside_a_large_pale_cell() -> None:
+    field = draw_field(640, 480, [(170, 240, 180)])
+    cv2.circle(field, (480, 240), 38, (62, 30, 92), -1, cv2.LINE_AA)
+    assert len(find_leukocytes(field)) == 2
+
+
+def test_platelets_are_no_leukocytes() -> None:
+    field = draw_field(640, 480, [(200, 240, 130)])
+    for x, y in ((420, 100), (500, 300), (350, 420)):
+        cv2.circle(field, (x, y), 10, NUCLEUS, -1, cv2.LINE_AA)
+    assert len(find_leukocytes(field)) == 1
+
+
+def test_a_crowded_field_gives_the_strongest_twelve() -> None:
+    crowd = [(60 + 120 * column, 60 + 120 * row, 70) for column in range(5) for row in range(4)]
+    found = find_leukocytes(draw_field(640, 480, crowd))
+    assert len(found) == MOST_LEUKOCYTES
+    assert [cell.strength for cell in found] == sorted((cell.strength for cell in found), reverse=True)
+
+
+def test_a_yellow_background_hides_no_leukocyte() -> None:
+    field = draw_field(640, 480, [(200, 240, 120), (450, 250, 110)]) * np.array([1, 0.9, 0.6])
+    assert len(find_leukocytes(field.astype(np.uint8))) == 2
+
+
 def test_a_field_of_red_cells_has_none() -> None:
     assert find_leukocytes(draw_field(640, 480, [])) == []
 
@@ -39,14 +87,6 @@ def test_black_corners_are_no_cell() -> None:
     assert np.hypot(*(np.array(found[0].centre) - expected)) < 15
 
 
-def boxes_by_name(annotation: Path) -> dict[str, list[tuple[float, ...]]]:
-    boxes: dict[str, list[tuple[float, ...]]] = {}
-    for item in ElementTree.parse(annotation).getroot().iter("object"):
-        corners = (item.findtext(f"bndbox/{corner}", "0") for corner in ("xmin", "ymin", "xmax", "ymax"))
-        boxes.setdefault(item.findtext("name", ""), []).append(tuple(float(corner) for corner in corners))
-    return boxes
-
-
 def holds(box: tuple[float, ...], point: tuple[float, float]) -> bool:
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
@@ -56,7 +96,7 @@ def test_in_real_fields_the_leukocyte_is_hit_and_never_a_red_cell(data: Path) ->
     annotations = sorted((data / "bccd" / "Annotations").glob("*.xml"))[::3]
     missed = []
     for annotation in annotations:
-        boxes = boxes_by_name(annotation)
+        boxes = read_boxes(annotation)
         field = decode((data / "bccd" / "JPEGImages" / f"{annotation.stem}.jpg").read_bytes())
         found = find_leukocytes(field)
         centre = found[0].centre if found else (-1.0, -1.0)

@@ -57,8 +57,8 @@ def test_a_heat_map_without_evidence_is_none_and_not_blank(small: SmallNetwork) 
 
 def test_the_shipped_head_belongs_to_the_shipped_network(predictor: LiteRTPredictor) -> None:
     pixels = np.stack([predictor.prepare(encoded(draw_cell(seed=seed))).pixels for seed in range(3)])
-    maps, logits = predictor._runtime.run(pixels)
-    assert np.abs(predictor._head.logits(maps.mean(axis=(1, 2))) - logits).max() < 1e-3
+    maps, logits = predictor.runtime.run(pixels)
+    assert np.abs(predictor.head.logits(maps.mean(axis=(1, 2))) - logits).max() < 1e-3
 
 
 def test_a_heat_map_that_points_to_one_cell_whatever_the_picture_is_none(small: SmallNetwork) -> None:

@@ -104,6 +104,46 @@ def test_a_field_with_several_is_left_to_the_reviewer(predictor: LiteRTPredictor
     assert prediction.label is None
 
 
+def test_every_leukocyte_of_a_field_is_classified(predictor: LiteRTPredictor) -> None:
+    places = [(150, 200, 120), (450, 250, 130), (300, 380, 90)]
+    field = prediction_of(predictor, encoded(draw_field(640, 480, places)))
+    assert len(field.leukocytes) == 3
+    for x, y, _ in places:
+        assert any(f.box[0] < x < f.box[2] and f.box[1] < y < f.box[3] for f in field.leukocytes)
+    for found in field.leukocytes:
+        assert (found.label is None) == (found.reason_code is not None) == (found.reason is not None)
+        assert found.suggestion in {*predictor.card.labels, None}
+        assert found.label in {found.suggestion, None}
+        assert 0 < found.confidence <= 1
+        assert found.reason_code != "several_leukocytes"
+
+
+def test_a_lone_leukocyte_is_listed_with_the_answer_of_the_picture(predictor: LiteRTPredictor) -> None:
+    field = prediction_of(predictor, encoded(draw_field(640, 480, [(500, 300, 130)])))
+    (found,) = field.leukocytes
+    assert (found.label, found.suggestion, found.confidence) == (field.label, field.suggestion, field.confidence)
+    assert (found.reason_code, found.reason) == (field.reason_code, field.reason)
+
+
+def test_fields_and_cells_in_one_batch_get_what_each_gets_alone(predictor: LiteRTPredictor) -> None:
+    fields = [
+        [(150, 200, 120), (450, 250, 130)],
+        [],
+        [(300, 240, 120)],
+        [(150, 200, 110), (450, 150, 120), (400, 380, 90)],
+    ]
+    pictures = [encoded(draw_field(640, 480, places, seed)) for seed, places in enumerate(fields)]
+    prepared = [predictor.prepare(picture) for picture in (*pictures, encoded(draw_cell()))]
+    together = predictor.predict(prepared)
+    assert [len(prediction.leukocytes) for prediction in together] == [2, 0, 1, 3, 0]
+    for cell, prediction in zip(prepared, together, strict=True):
+        alone = predictor.predict([cell])[0]
+        assert [f.box for f in alone.leukocytes] == [f.box for f in prediction.leukocytes]
+        pairs = zip(alone.leukocytes, prediction.leukocytes, strict=True)
+        assert all(abs(a.confidence - b.confidence) < 1e-4 for a, b in pairs)
+        assert np.allclose(list(alone.probabilities.values()), list(prediction.probabilities.values()), atol=1e-4)
+
+
 def test_an_unreadable_file_is_refused(predictor: LiteRTPredictor) -> None:
     with pytest.raises(UnreadableImage):
         predictor.prepare(b"not a picture")

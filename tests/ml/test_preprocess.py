@@ -71,6 +71,21 @@ def test_two_leukocytes_are_said_to_be_several() -> None:
     assert len(prepared.leukocytes) == 2
 
 
+def test_every_leukocyte_of_a_field_is_cut_at_one_scale() -> None:
+    prepared = prepare_cell(draw_field(640, 480, [(150, 200, 120), (450, 250, 130), (300, 380, 90)]))
+    assert len(prepared.leukocytes) == 3
+    assert [pixels.shape for pixels in prepared.further] == [(INPUT_SIZE, INPUT_SIZE, 3)] * 2
+    assert prepared.box is not None
+    assert prepared.box[2] - prepared.box[0] < 320
+    dark = [(pixels.max(axis=2) < 160).mean() for pixels in (prepared.pixels, *prepared.further)]
+    assert min(dark) > 0.05
+
+
+def test_one_leukocyte_has_nothing_further() -> None:
+    assert prepare_cell(draw_field(640, 480, [(150, 200, 120)])).further == ()
+    assert prepare_cell(draw_cell()).further == ()
+
+
 def test_a_field_without_a_leukocyte_says_so() -> None:
     assert prepare_cell(draw_field(640, 480, [])).found == "no_leukocyte"
 

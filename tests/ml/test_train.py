@@ -1,17 +1,30 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ml.dataset import Scene
+from ml.errors import UnusableData
 from ml.examples import Examples
-from ml.recipe import Recipe
+from ml.preprocess import INPUT_SIZE
+from ml.recipe import Recipe, Stage
 
 from .smears import draw_cell
 
 pytest.importorskip("tensorflow", reason="not run: TensorFlow is not installed")
 
-RECIPE = Recipe(steps=3, batch=4, warm_up=1, check_every=2, source_weights=(("pbc", 0.75), ("raabin", 0.25)))
+RECIPE = Recipe(
+    stages=(Stage(32, 2, (("pbc", 1.0),)), Stage(64, 2, (("pbc", 0.75), ("raabin", 0.25)))),
+    batch=4,
+    warm_up=1,
+    check_every=3,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_shared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ml.train.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -21,30 +34,99 @@ def examples() -> Examples:
 
 
 def test_batches_are_the_same_for_a_seed_and_balance_the_sources(examples: Examples) -> None:
-    from ml.train import ViewBatches
+    from ml.train import ViewBatches, chances_of
 
-    first, second = (list(ViewBatches(examples, RECIPE, size=32)) for _ in range(2))
-    assert len(first) == RECIPE.steps
-    for (views, labels), (views_again, labels_again) in zip(first, second, strict=True):
+    first, second = (list(ViewBatches(examples, RECIPE, RECIPE.stages[0], first=0, last=3)) for _ in range(2))
+    later = list(ViewBatches(examples, RECIPE, RECIPE.stages[0], first=2, last=3))
+    assert len(first) == 3
+    for (views, labels), (views_again, labels_again) in zip([*first, first[2]], [*second, later[0]], strict=True):
         assert views.shape == (4, 32, 32, 3)
         assert np.array_equal(views, views_again)
         assert np.array_equal(labels, labels_again)
-    chances = ViewBatches(examples, RECIPE, size=32).chances
+    chances = chances_of(examples, RECIPE.stages[1].source_weights)
     assert chances.sum() == pytest.approx(1)
     assert chances[18:].sum() == pytest.approx(0.25)
+    assert chances_of(examples, RECIPE.stages[0].source_weights)[18:].sum() == 0
 
 
-def test_a_short_training_changes_the_right_layers_and_keeps_a_log(examples: Examples, tmp_path: Path) -> None:
-    from ml.network import backbone_of
-    from ml.train import HEAD_WEIGHTS, train_network
+def test_early_layers_stay_as_they_were(examples: Examples) -> None:
+    from ml.network import backbone_of, build_network, thaw
 
-    network = train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    network = build_network(3, 32, None)
+    thaw(network)
     trained = {layer.name: layer.trainable for layer in backbone_of(network).layers}
     assert not trained["Conv1"]
     assert trained["block_3_expand"]
     assert trained["Conv_1"]
+
+
+def test_an_interrupted_run_goes_on_where_it_saved_itself(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ml import train
+
+    kept = train.Checkpoint.save
+
+    def save_and_stop(checkpoint: train.Checkpoint, state: train.State) -> None:
+        kept(checkpoint, state)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    monkeypatch.setattr(train.Checkpoint, "save", kept)
+    saved = train.Checkpoint(tmp_path / train.CHECKPOINT, RECIPE, examples).load()
+    assert saved is not None
+    assert saved.step == 3
+
+    monkeypatch.setattr(train, "warm_head", None)  # would fail: what was learnt is not learnt again
+    network = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    assert network.input_shape == (None, INPUT_SIZE, INPUT_SIZE, 3)
     log = (tmp_path / "training.csv").read_text().splitlines()
-    assert log[0] == "step,seconds,loss,validation_accuracy,pbc,raabin"
-    assert [line.split(",")[0] for line in log[1:]] == ["2", "3"]
-    assert (tmp_path / HEAD_WEIGHTS).exists()
+    assert log[0] == "step,seconds,loss,validation_accuracy,pbc,raabin,heat_map_peak"
+    assert [line.split(",")[0] for line in log[1:]] == ["2", "3", "4"]
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
+    assert any(not np.array_equal(a, b) for a, b in zip(saved.weights, network.get_weights(), strict=True))
+
+    # A finished run is not trained a second time.
+    again = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    for first, second in zip(network.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_the_checkpoint_of_another_run_is_refused(examples: Examples, tmp_path: Path) -> None:
+    from ml.train import CHECKPOINT, Checkpoint, State
+
+    Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples).save(State(2, [], []))
+    with pytest.raises(UnusableData, match="another recipe"):
+        Checkpoint(tmp_path / CHECKPOINT, replace(RECIPE, seed=8), examples).load()
+
+
+def test_dropped_cells_keep_the_mean_of_the_others() -> None:
+    import tensorflow as tf
+
+    from ml.train import drop_cells
+
+    tf.random.set_seed(1)
+    maps = np.random.default_rng(0).random((6, 5, 5, 7)).astype(np.float32)
+    dropped = drop_cells(tf.constant(maps), 0.4).numpy()
+    for before, after in zip(maps, dropped, strict=True):
+        kept = after.any(axis=2)
+        assert 0 < kept.sum() < 25
+        np.testing.assert_allclose(after.mean(axis=(0, 1)), before[kept].mean(axis=0), rtol=1e-5)
+    assert np.array_equal(drop_cells(tf.constant(maps), 0.0).numpy(), maps)
+
+
+def test_a_recipe_is_shortened_in_all_its_stages() -> None:
+    recipe = Recipe(stages=(Stage(112, 300, ()), Stage(150, 100, ())))
+    assert [stage.steps for stage in recipe.with_steps(40).stages] == [30, 10]
+    assert [stage.steps for stage in recipe.with_steps(1).stages] == [1, 1]
+
+
+def test_blended_weights_lie_between() -> None:
+    from ml.train import blended
+
+    late, early = [np.array([1.0, 2.0], np.float32)], [np.array([0.0, 4.0], np.float32)]
+    assert blended(late, early, 0.25)[0].tolist() == [0.75, 2.5]
+    assert np.array_equal(blended(late, early, 0.0)[0], late[0])
