@@ -204,8 +204,8 @@ def _comparisons(
         whisker = Whisker("seed", "First recipe", seed.accuracy, seed.accuracy_low, seed.accuracy_high, axis)
         note = (
             f"A frozen network on the whole frame, as the project began, trained by us: {seed.originals_right} of "
-            f"{seed.originals_n} photographs right; {seed.seconds:,.0f} s as written, "
-            f"{seed.cached_seconds:,.0f} s with features computed once."
+            f"{seed.originals_n} photographs right; {seed.seconds:,.0f} processor seconds as written, "
+            f"{seed.cached_seconds:,.0f} with features computed once."
         )
         lines.append(Comparison(whisker, note))
     for result in published:

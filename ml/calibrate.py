@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 
 ACCEPTED_IN_DOMAIN = 0.99
 ACCEPTED_RESTAINED = 0.99
+# Some restained views are so faint or blurred that nobody would call them cells.
+_TAKEN_FOR_CELLS = 0.995
+_RESTAINED_TAKEN_FOR_CELLS = 0.95
 RIGHT_WHEN_ANSWERED = 0.995
 MOST_ABSTAINED = 0.08
 
@@ -122,14 +125,17 @@ def calibrate(training: Seen, validation: Seen, restained: Restained, junk: Floa
     limits = usual_limits(bank, validation.pooled, validation.sources, ACCEPTED_IN_DOMAIN)
     open_gate = Gate(bank, limits, far=1.0, refused_from=math.inf)
     far = max(1.0, float(np.quantile(open_gate.novelty(restained.validation), ACCEPTED_RESTAINED)))
-    held_out = np.concatenate([bank.refusal_logits(cells) for cells in (validation.pooled, restained.validation)])
+    refused_from = max(
+        float(np.quantile(bank.refusal_logits(validation.pooled), _TAKEN_FOR_CELLS)),
+        float(np.quantile(bank.refusal_logits(restained.validation), _RESTAINED_TAKEN_FOR_CELLS)),
+    )
     return Calibration(
         temperature=temperature,
         conformal_thresholds=class_thresholds(
             probabilities, validation.labels, probabilities.shape[1], validation.sources
         ),
         least_confidence=least_confidence(probabilities, validation.labels),
-        gate=Gate(bank, limits, far, float(np.quantile(held_out, ACCEPTED_RESTAINED))),
+        gate=Gate(bank, limits, far, refused_from),
     )
 
 

@@ -7,6 +7,8 @@ from ml.dataset import Scene
 from ml.images import Pixels
 
 _WORDS = "report 12.4 g/dl"
+# The white of the slide, eosin, haematoxylin, the blue and the violet of Romanowsky stains, and a yellow lamp.
+_STAINS = ((245, 240, 240), (225, 130, 165), (80, 60, 130), (90, 110, 190), (110, 40, 130), (215, 190, 90))
 
 
 def without_cell(scene: Scene, random: np.random.Generator) -> Pixels:
@@ -20,15 +22,25 @@ def without_cell(scene: Scene, random: np.random.Generator) -> Pixels:
 
 def drawn_junk(count: int, size: int, seed: int = 77) -> list[Pixels]:
     """Return `count` pictures (size, size, 3) of flat colour, gradients, noise of any grain, shapes and text, stripes,
-    patchwork, spots on a mottled ground, and blurred shapes.
+    patchwork, layers, spots on a mottled ground, fibres, and blurred shapes; half of the colours are those of stains.
     """
     random = np.random.default_rng(seed)
-    kinds = (_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _shapes, _patchwork, _spots, _stripes, _blurred)
+    kinds = (
+        *(_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _patchwork, _spots, _stripes, _blurred),
+        *(_mottled, _layers, _layers, _fibres, _fibres),
+    )
     return [kinds[number % len(kinds)](size, random) for number in range(count)]
 
 
 def _colour(random: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in random.integers(0, 256, 3))
+    if random.random() < 0.5:
+        red, green, blue = (int(value) for value in random.integers(0, 256, 3))
+        return red, green, blue
+    pale, part = _STAINS[0], random.random()
+    deep = _STAINS[int(random.integers(1, len(_STAINS)))]
+    red, green, blue = (
+        int(np.clip(a * (1 - part) + b * part + random.normal(0, 12), 0, 255)) for a, b in zip(pale, deep, strict=True)
+    )
     return red, green, blue
 
 
@@ -102,6 +114,41 @@ def _spots(size: int, random: np.random.Generator) -> Pixels:
         shade = np.clip(colour + random.integers(-20, 20, 3), 0, 255).tolist()
         cv2.ellipse(picture, place, axes, random.uniform(0, 180), 0, 360, shade, -1, cv2.LINE_AA)
     return picture
+
+
+def _layers(size: int, random: np.random.Generator) -> Pixels:
+    """Mottled or shaded layers above each other with wavy rims, and a few things in front: as in a view outdoors."""
+    picture = _gradient(size, random)
+    across, down = np.arange(size), np.arange(size)[:, None]
+    for height in np.sort(random.uniform(0.1, 1, int(random.integers(1, 5)))) * size:
+        waves = sum(
+            random.normal(0, size / 12 / n) * np.sin(across * 2 * np.pi * n / size + random.uniform(0, 6))
+            for n in range(1, 6)
+        )
+        ground = _mottled(size, random) if random.random() < 0.7 else _gradient(size, random)
+        below = down > height + waves
+        picture[below] = ground[below]
+    for _ in range(int(random.integers(0, 5))):
+        place = tuple(int(value) for value in random.integers(0, size, 2))
+        axes = tuple(int(value) for value in random.integers(3, size // 4, 2))
+        cv2.ellipse(picture, place, axes, random.uniform(0, 180), 0, 360, _colour(random), -1, cv2.LINE_AA)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 2)), np.uint8)
+
+
+def _fibres(size: int, random: np.random.Generator) -> Pixels:
+    """A mottled ground drawn out along one way, with many dark bodies along it: as in sections of tissue."""
+    ground = _mottled(size, random)
+    length = int(random.integers(2, size // 5)) * 2 + 1
+    drawn_out = cv2.blur(ground, (length, 1) if random.random() < 0.5 else (1, length))
+    picture = np.asarray(cv2.addWeighted(ground, 0.4, drawn_out, 0.6, 0), np.uint8)
+    angle, body = random.uniform(0, 180), np.array(_colour(random)) * random.uniform(0.4, 0.9)
+    radius = float(np.exp(random.uniform(np.log(2), np.log(size / 9))))
+    for _ in range(int(np.clip(random.uniform(0.05, 0.5) * size * size / (radius * radius * 4), 4, 400))):
+        place = tuple(int(value) for value in random.integers(0, size, 2))
+        axes = (max(1, round(radius * random.uniform(0.8, 1.8))), max(1, round(radius * random.uniform(0.4, 1))))
+        shade = np.clip(body + random.normal(0, 14, 3), 0, 255).tolist()
+        cv2.ellipse(picture, place, axes, angle + random.normal(0, 25), 0, 360, shade, -1, cv2.LINE_AA)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 1.5)), np.uint8)
 
 
 def _stripes(size: int, random: np.random.Generator) -> Pixels:

@@ -233,7 +233,7 @@ def _sentence(code: str | None, doubted: Sequence[str], leukocytes: int) -> str 
         case "not_a_cell":
             return refused.format("it does not look like a stained blood cell")
         case "no_leukocyte":
-            return refused.format("no stained white cell was found in this field")
+            return refused.format("no stained cell was found in it")
         case "unfamiliar_microscope":
             return (
                 "This looks like a microscope or stain that the model was not tested on. "

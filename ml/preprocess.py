@@ -27,6 +27,7 @@ _SMALL_CELL = 0.22  # of the side: in a large square picture such a cell means a
 _WINDOW_OF_FIELD = 0.5  # of the field's longer side
 _CELL_IN_WINDOW = (0.18, 0.95)  # outside it the field has an unusual scale, and the cell decides
 _WINDOW_PER_CELL = 2.12  # window side over cell diameter in the training sets (MODEL: 1 / 0.47)
+_OFF_CENTRE = 0.1  # of the side: a single cell's stained parts come at least so near to the middle
 _BLACK = 14  # darker in all channels and touching the rim: the corner of a rotated picture
 
 
@@ -74,12 +75,24 @@ def prepare_cell(image: Pixels, size: int = INPUT_SIZE) -> PreparedCell:
     height, width = image.shape[:2]
     window, found, leukocytes = choose_window(image)
     if found == "single_cell":
-        return PreparedCell(resize_square(pad_to_square(image), size), None, width, height, found)
+        pixels = resize_square(pad_to_square(image), size)
+        return PreparedCell(pixels, None, width, height, found if shows_centred_cell(pixels) else "no_leukocyte")
     whole = fill_black_corners(image)
     windows = [window, *(Window(*leukocyte.centre, window.side) for leukocyte in leukocytes[1:])]
     first, *further = (resize_square(cut_window(whole, each), size) for each in windows)
     boxes = tuple(leukocyte.box for leukocyte in leukocytes)
     return PreparedCell(first, window.box(width, height), width, height, found, boxes, tuple(further))
+
+
+def shows_centred_cell(pixels: Pixels) -> bool:
+    """Whether something stained lies in the middle of a prepared square picture, uint8 (S, S, 3)."""
+    side = pixels.shape[0]
+    near = _OFF_CENTRE * side
+    boxes = (leukocyte.box for leukocyte in find_leukocytes(pixels))
+    return any(
+        left - near <= side / 2 <= right + near and top - near <= side / 2 <= bottom + near
+        for left, top, right, bottom in boxes
+    )
 
 
 def network_input(pixels: Pixels) -> NDArray[np.float32]:

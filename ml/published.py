@@ -36,7 +36,7 @@ class PublishedResult:
 class SeedRecipe:
     """The seed's recipe, trained by us as it was written, on Kaggle TEST: `n` files of `originals_n` photographs.
 
-    `seconds` is the time of a training as written, `cached_seconds` that of the same with features computed once.
+    `seconds` is the processor time of a training as written, `cached_seconds` that of one on features computed once.
     """
 
     n: int

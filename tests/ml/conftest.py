@@ -9,6 +9,12 @@ from ml.model_card import shipped_bundle
 from ml.predictor import LiteRTPredictor, load_predictor
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("model")
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     folder = data_folder()
