@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,15 @@ def in_a_process(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
     )
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C, and so would what the tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 @pytest.mark.parametrize(
     ("sent", "status", "sentence"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Ended from outside.")]
 )
