@@ -18,10 +18,10 @@ def picture_path(relative: str) -> Path | None:
     folder = data_folder().resolve()
     try:
         path = (folder / relative).resolve()
+        inside = path.is_relative_to(folder) and path.suffix.lower() in SUFFIXES
+        return path if inside and path.is_file() else None
     except (OSError, ValueError):
         return None
-    inside = path.is_relative_to(folder) and path.suffix.lower() in SUFFIXES
-    return path if inside and path.is_file() else None
 
 
 def thumbnail(path: Path) -> bytes | None:

@@ -35,6 +35,9 @@ _DRAWN_JUNK = 120
 _JUNK_SEED = 2026  # not that of the junk which the gate was fitted to
 
 
+_MEASURED_WITH_THE_OLD_GATE = {"junk", "fields", "heat_maps"}
+
+
 @dataclass(frozen=True)
 class Opened:
     """A bundle made ready to be adapted: its card, its network, and the parts that are fitted anew."""
@@ -186,6 +189,7 @@ def adapted_card(
     if untried:
         limits.append(f"Not tried on that microscope, because no cell was labelled so: {untried}.")
     after = summary["after"]
+    still_true = {key: value for key, value in card.training.items() if key not in _MEASURED_WITH_THE_OLD_GATE}
     return replace(
         card,
         version=f"{card.version}+{hashlib.sha256(told.encode()).hexdigest()[:8]}",
@@ -196,6 +200,6 @@ def adapted_card(
             **adaptation.gate.limits.__dict__, far=adaptation.gate.far, refused_from=adaptation.gate.refused_from
         ),
         metrics={METRICS_KEY: {**after, "cross_validated": True}},
-        training={**card.training, "adapted": {"of": card.version, **summary, "cells_sha256": by_type}},
+        training={**still_true, "adapted": {"of": card.version, **summary, "cells_sha256": by_type}},
         limits=(*card.limits, *limits),
     )

@@ -27,6 +27,7 @@ _SMALL_CELL = 0.22  # of the side: in a large square picture such a cell means a
 _WINDOW_OF_FIELD = 0.5  # of the field's longer side
 _CELL_IN_WINDOW = (0.18, 0.95)  # outside it the field has an unusual scale, and the cell decides
 _WINDOW_PER_CELL = 2.12  # window side over cell diameter in the training sets (MODEL: 1 / 0.47)
+_LARGEST_CUT = 4096  # px: a thin picture, 32 x 100,000 say, costs no more memory than another
 _OFF_CENTRE = 0.1  # of the side: a single cell's stained parts come at least so near to the middle
 _BLACK = 14  # darker in all channels and touching the rim: the corner of a rotated picture
 
@@ -161,10 +162,18 @@ def fill_black_corners(image: Pixels) -> Pixels:
 
 
 def cut_window(image: Pixels, window: Window) -> Pixels:
-    """Cut a square, uint8 (side, side, 3); what lies over the rim is background."""
+    """Cut a square, uint8 (side, side, 3); what lies over the rim is background. A side above 4,096 px is shrunk to
+    that.
+    """
+    height, width = image.shape[:2]
+    if window.side > _LARGEST_CUT:
+        left, top, right, bottom = window.box(width, height)
+        factor = _LARGEST_CUT / window.side
+        size = (max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor)))
+        small = np.asarray(cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA), np.uint8)
+        return cut_window(small, Window((window.x - left) * factor, (window.y - top) * factor, _LARGEST_CUT))
     side = max(1, round(window.side))
     left, top = round(window.x - side / 2), round(window.y - side / 2)
-    height, width = image.shape[:2]
     x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
     inside = image[y0:y1, x0:x1]
     if inside.shape[:2] == (side, side):

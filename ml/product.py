@@ -44,6 +44,7 @@ from ml.progress import say
 from ml.recipe import Recipe
 from ml.runtime import Runtime
 from ml.source_features import SOURCE_FEATURES_FILE, choose, save
+from ml.staging import staged
 
 NAME = "hematovision-mobilenetv2"
 MANIFEST_FILE = "manifest.csv.gz"
@@ -76,14 +77,15 @@ def train_product(
 ) -> ModelCard:
     """Train on `data`, and write a complete bundle (and the training log) to `folder`. Returns its card.
 
-    Without the source `leave_out` nothing of it is seen in training or calibration, and all of it is tested on: how the
-    recipe does on a microscope that it never saw.
+    Nothing of the source `leave_out` is seen in training or calibration; all of PBC or Raabin, and TEST of Kaggle, is
+    then tested on: how the recipe does on a microscope that it never saw.
     Raises UnusableData for pictures or weights that can't be used.
     """
     started = time.monotonic()
     weights = weights or data / WEIGHTS
     if not weights.is_file():
         raise UnusableData("The ImageNet weights are missing from the data folder; give them with --weights.")
+    refuse_without_fields(data)
     cells = without_source(product_cells(data), leave_out)
     labels = labels_of(cells)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,7 @@ def train_product(
         "manifest_sha256": manifest_sha256,
         "backbone": "MobileNetV2 alpha 1.0, ImageNet weights",
         "python": platform.python_version(),
+        **({"leave_out": leave_out} if leave_out else {}),
     }
     export_network(network, folder)
     network.save_weights(str(folder / WEIGHTS_FILE))
@@ -134,10 +137,20 @@ def calibrate_again(folder: Path, data: Path) -> ModelCard:
     """
     card = verify_bundle(folder)
     refuse_adapted(card)
-    cells = product_cells(data)
+    refuse_without_fields(data)
+    cells = without_source(product_cells(data), card.training.get("leave_out"))
     training, validation = (load_examples(of_part(cells, part), card.labels) for part in ("train", "validation"))
-    fresh = write_calibrated(folder, card.version, card.labels, training, validation, card.training)
-    return write_card(folder, measured(fresh, load_predictor(folder), cells, data))
+    with staged(folder) as fresh:
+        for name in card.files:
+            shutil.copyfile(folder / name, fresh / name)
+        uncounted = write_calibrated(fresh, card.version, card.labels, training, validation, card.training)
+        return write_card(fresh, measured(uncounted, load_predictor(fresh), cells, data))
+
+
+def refuse_without_fields(data: Path) -> None:
+    """Raise UnusableData where the whole fields are missing that a model is tested on at the end."""
+    if not (data / "bccd" / "labels.csv").is_file() or not (data / "bccd" / "JPEGImages").is_dir():
+        raise UnusableData("The BCCD photographs with their labels.csv are missing from the data folder.")
 
 
 def refuse_adapted(card: ModelCard) -> None:

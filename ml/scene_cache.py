@@ -5,6 +5,7 @@ change of either makes it anew. Anything in the cache folder can be deleted at a
 """
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ def cached_scenes(paths: Sequence[Path], folder: Path | None = None) -> list[Sce
     kept = folder / f"{_name_of(paths)}.npy"
     try:
         return _read(kept)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         scenes = load_scenes(paths)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def _read(kept: Path) -> list[Scene | None]:
 def _write(scenes: Sequence[Scene | None], kept: Path) -> None:
     sides = np.array([scene.pixels.shape[0] if scene else 0 for scene in scenes], np.int64)
     windows = np.array([scene.window if scene else 0.0 for scene in scenes])
-    fresh = kept.with_suffix(".part")
+    fresh, table = kept.with_suffix(".part"), kept.with_suffix(".npz.part")
     try:
         total = int((sides**2 * 3).sum())
         file = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=(total,))
@@ -77,9 +78,12 @@ def _write(scenes: Sequence[Scene | None], kept: Path) -> None:
         del file
         fresh.replace(kept)
         # Last, since it is what a reader asks for first.
-        np.savez(kept.with_suffix(".npz"), allow_pickle=False, sides=sides, windows=windows)
+        with table.open("wb") as whole:
+            np.savez(whole, allow_pickle=False, sides=sides, windows=windows)
+        table.replace(kept.with_suffix(".npz"))
     finally:
         fresh.unlink(missing_ok=True)
+        table.unlink(missing_ok=True)
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -27,6 +27,7 @@ from ml.data_folder import cache_folder
 from ml.errors import UnusableData
 from ml.examples import Examples
 from ml.heat_map import Head, grad_cam
+from ml.model_card import file_sha256
 from ml.network import backbone_of, build_network, head_weights, resized_network, thaw
 from ml.preprocess import INPUT_SIZE, network_input
 from ml.progress import Progress, say
@@ -106,7 +107,7 @@ def train_network(
     """
     seed_everything(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, training)
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, training, weights)
     state = checkpoint.load()
     network = build_network(classes, recipe.stages[0].size if recipe.stages else INPUT_SIZE, weights)
     if state is None:
@@ -338,10 +339,10 @@ class State:
 class Checkpoint:
     """The file that an interrupted run goes on from. Written whole or not at all."""
 
-    def __init__(self, path: Path, recipe: Recipe, training: Examples) -> None:
+    def __init__(self, path: Path, recipe: Recipe, training: Examples, weights: Path | None) -> None:
         self._path = path
         data = hashlib.sha256(training.labels.tobytes() + "".join(training.sources).encode()).hexdigest()
-        self._run = json.dumps([recipe.as_dict(), data])
+        self._run = json.dumps([recipe.as_dict(), data, file_sha256(weights) if weights else None])
 
     def load(self) -> State | None:
         """Return the saved state, or None without one. Raises UnusableData for that of another run."""
@@ -350,7 +351,7 @@ class Checkpoint:
         with np.load(self._path, allow_pickle=False) as saved:
             if str(saved["run"]) != self._run:
                 raise UnusableData(
-                    "The output folder holds an unfinished run with another recipe or other data; "
+                    "The output folder holds an unfinished run with another recipe, other data or other weights; "
                     "name another folder, or delete that one."
                 )
             numbers = range(len(saved.files))

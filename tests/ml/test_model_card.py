@@ -7,7 +7,7 @@ import pytest
 from ml import model_card
 from ml.errors import ModelUnavailable
 from ml.labels import CELL_TYPES
-from ml.model_card import CARD_FILE, MODEL_FILE, read_card, shipped_bundle, verify_bundle
+from ml.model_card import ARTIFACTS, CARD_FILE, MODEL_FILE, read_card, shipped_bundle, verify_bundle
 from ml.predictor import load_predictor
 
 
@@ -36,7 +36,15 @@ def test_the_shipped_bundle_is_whole_and_small() -> None:
     card = verify_bundle(bundle)
     assert bundle.name == f"{card.name}-{card.version}"
     assert sum(file.stat().st_size for file in bundle.iterdir()) <= 15_000_000
-    assert [folder for folder in bundle.parent.iterdir() if folder.is_dir()] == [bundle]
+
+
+@pytest.mark.parametrize(
+    "bundle", sorted(path.parent for path in ARTIFACTS.glob("*/model_card.json")), ids=lambda p: p.name
+)
+def test_every_version_that_an_installation_may_use_is_whole(bundle: Path) -> None:
+    card = verify_bundle(bundle)
+    assert bundle.name == f"{card.name}-{card.version}"
+    assert load_predictor(bundle).card == card
 
 
 def test_the_shipped_card_says_what_it_must(bundle: Path) -> None:

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,15 @@ def test_the_network_takes_minus_one_to_one() -> None:
     ends = network_input(np.array([[[0, 255, 127]]], np.uint8))
     assert ends.dtype == np.float32
     assert np.allclose(ends, [[[-1, 1, -0.00392]]], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 60_000), (60_000, 32)])
+def test_a_thin_picture_costs_no_more_memory_than_another(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 240, np.uint8)
+    picture[10:22, 10:22] = (90, 30, 140)
+    tracemalloc.start()
+    prepared = prepare_cell(picture)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert prepared.pixels.shape == (INPUT_SIZE, INPUT_SIZE, 3)
+    assert peak < 300_000_000

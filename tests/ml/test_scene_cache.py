@@ -40,10 +40,11 @@ def test_a_changed_picture_is_decoded_anew(paths: list[Path], tmp_path: Path) ->
     assert not same(first, cached_scenes(paths, tmp_path / "kept"))
 
 
-def test_what_is_not_whole_is_not_used(paths: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "left"), [("npy", -100), ("npz", -100), ("npz", 0)])
+def test_what_is_not_whole_is_not_used(paths: list[Path], tmp_path: Path, suffix: str, left: int) -> None:
     first = cached_scenes(paths, tmp_path / "kept")
-    kept = next((tmp_path / "kept").glob("*.npy"))
-    kept.write_bytes(kept.read_bytes()[:-100])
+    kept = next((tmp_path / "kept").glob(f"*.{suffix}"))
+    kept.write_bytes(kept.read_bytes()[:left])
     assert same(first, cached_scenes(paths, tmp_path / "kept"))
 
 

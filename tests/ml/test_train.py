@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_where_it_saved_itself(
     with pytest.raises(KeyboardInterrupt):
         train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
     monkeypatch.setattr(train.Checkpoint, "save", kept)
-    saved = train.Checkpoint(tmp_path / train.CHECKPOINT, RECIPE, examples).load()
+    saved = train.Checkpoint(tmp_path / train.CHECKPOINT, RECIPE, examples, None).load()
     assert saved is not None
     assert saved.step == 3
 
@@ -98,9 +98,11 @@ def test_an_interrupted_run_goes_on_where_it_saved_itself(
 def test_the_checkpoint_of_another_run_is_refused(examples: Examples, tmp_path: Path) -> None:
     from ml.train import CHECKPOINT, Checkpoint, State
 
-    Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples).save(State(2, [], []))
-    with pytest.raises(UnusableData, match="another recipe"):
-        Checkpoint(tmp_path / CHECKPOINT, replace(RECIPE, seed=8), examples).load()
+    Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples, None).save(State(2, [], []))
+    (tmp_path / "other.h5").write_bytes(b"other weights")
+    for recipe, weights in ((replace(RECIPE, seed=8), None), (RECIPE, tmp_path / "other.h5")):
+        with pytest.raises(UnusableData, match="another recipe"):
+            Checkpoint(tmp_path / CHECKPOINT, recipe, examples, weights).load()
 
 
 def test_dropped_cells_keep_the_mean_of_the_others() -> None:
