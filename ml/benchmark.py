@@ -32,11 +32,11 @@ def benchmark(bundle: Path, folder: Path) -> dict[str, Any]:
 
     Pictures of `folder` and its subfolders, up to 64 spread evenly, are brought to JPEGs of 360 x 363 (quality 90) in
     memory. `ms` has the median over the rounds of each part, and `ms_best` the best round: `decode`, `locate`,
-    `prepare` (cut and resize, without `locate`), `predict` (the network), `answer` (head, gate, conformal sets),
-    `heat_map`, and `total`, which is measured as a whole from bytes to predictions. A picture of a single cell is not
-    searched: `locate_in_field` is what a search would add. It is processor time (`cpu`), so that other work on the
-    machine is not measured. `heat_map_share` is of the network's time. `start_seconds` is the wall time of `python -m
-    ml predict` on one picture, from its start to its end, best of three.
+    `prepare` (cut, resize, and look whether a cell is in the middle), `predict` (the network), `answer` (head, gate,
+    conformal sets), `heat_map`, and `total`, which is measured as a whole from bytes to predictions. In a picture of a
+    single cell no window is looked for: `locate_in_field` is what that adds in a field. It is processor time (`cpu`),
+    so that other work on the machine is not measured. `heat_map_share` is of the network's time. `start_seconds` is the
+    wall time of `python -m ml predict` on one picture, from its start to its end, best of three.
     Raises UnusableData where no picture can be read, and ModelUnavailable.
     """
     predictor = load_predictor(bundle, threads=1)

@@ -120,13 +120,20 @@ def test_real_red_cells_for_testing_hold_no_leukocyte(data: Path) -> None:
     assert len(strong) <= 1
 
 
-def test_shipped_model_refuses_nearly_all_junk(few: None, predictor: LiteRTPredictor, tmp_path: Path) -> None:
+def test_shipped_model_refuses_most_junk(few: None, predictor: LiteRTPredictor, tmp_path: Path) -> None:
     trial = junk_trial.junk_trial(predictor, tmp_path)
     assert trial["n"] == 12 * len(trial["kinds"])
     assert trial["refused_low"] < trial["refused"] <= trial["refused_high"]
     assert trial["refused"] == pytest.approx(np.mean([kind["refused"] for kind in trial["kinds"].values()]))
     assert trial["refused"] >= 0.92
     assert trial["labelled"] <= 0.06
+
+
+@pytest.mark.xfail(strict=True, reason="version 1.1.0 names 4 % of the junk, most of it drawn scenes; 1.0.0 named 1 %")
+def test_shipped_model_names_hardly_any_junk(predictor: LiteRTPredictor, tmp_path: Path) -> None:
+    trial = junk_trial.junk_trial(predictor, tmp_path)
+    assert trial["refused"] >= 0.93
+    assert trial["labelled"] <= 0.03
 
 
 def test_files_of_the_set_are_pictures(few: None, tmp_path: Path) -> None:
