@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, F, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -13,7 +13,18 @@ from django.utils.html import format_html
 from accounts.admin import VerbAdmin, signed_in
 from accounts.roles import Verb
 from classifier.model_registry import activate_version
-from classifier.models import Case, CellImage, ModelVersion, Prediction, WorkerHeartbeat
+from classifier.models import (
+    Amendment,
+    Case,
+    CellImage,
+    LaboratorySettings,
+    ModelVersion,
+    Prediction,
+    Report,
+    Review,
+    Void,
+    WorkerHeartbeat,
+)
 from classifier.readiness import queue_obstacle
 from ml.errors import ModelUnavailable
 
@@ -119,6 +130,73 @@ class PredictionAdmin(VerbAdmin):
     @admin.display(description="confidence", ordering="confidence")
     def shown_confidence(self, prediction: Prediction) -> str:
         return f"{prediction.confidence:.3f}"
+
+
+@admin.register(Review)
+class ReviewAdmin(VerbAdmin):
+    """What people said, withdrawn or not; the comment is on the image's page, for those who see the patient's case."""
+
+    laboratory_path = "image__case__laboratory"
+    list_display = ("created_at", "image", "reader", "verdict", "final_label", "model_said")
+    list_filter = ("verdict", "final_label", "created_at", ("reader", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("image", "reader", "prediction")
+    date_hierarchy = "created_at"
+    show_full_result_count = False
+    exclude = ("comment",)
+
+    @admin.display(description="the model said")
+    def model_said(self, review: Review) -> str:
+        return str(review.prediction) if review.prediction else "-"
+
+
+@admin.register(Report)
+class ReportAdmin(VerbAdmin):
+    """Every version that was signed, and whether it still is what was signed."""
+
+    laboratory_path = "case__laboratory"
+    list_display = ("signed_at", "case", "version", "kind", "signed_by", "whole")
+    list_filter = ("kind", "signed_at", ("signed_by", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("case", "signed_by")
+    date_hierarchy = "signed_at"
+    show_full_result_count = False
+    exclude = ("payload_json",)
+
+    @admin.display(description="as signed", boolean=True)
+    def whole(self, report: Report) -> bool:
+        return report.is_whole
+
+
+@admin.register(Amendment)
+class AmendmentAdmin(VerbAdmin):
+    laboratory_path = "case__laboratory"
+    list_display = ("at", "case", "report", "kind", "by")
+    list_filter = ("kind", "at")
+    list_select_related = ("case", "report", "by")
+    show_full_result_count = False
+
+
+@admin.register(Void)
+class VoidAdmin(VerbAdmin):
+    """What was entered in error."""
+
+    list_display = ("at", "case", "image", "by")
+    list_filter = ("at",)
+    list_select_related = ("case", "image", "by")
+    show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Void]:
+        laboratory = signed_in(request).laboratory_id
+        own = Q(case__laboratory=laboratory) | Q(image__case__laboratory=laboratory)
+        return Void.objects.filter(own) if laboratory else Void.objects.none()
+
+
+@admin.register(LaboratorySettings)
+class LaboratorySettingsAdmin(VerbAdmin):
+    """Every version of the laboratory's ranges, codes and policies; they are changed on the laboratory's page."""
+
+    list_display = ("version", "made_at", "made_by", "target_count", "uploader_may_release", "abstain_below")
+    list_select_related = ("made_by",)
+    show_full_result_count = False
 
 
 @admin.register(ModelVersion)

@@ -1,17 +1,21 @@
 """What can go wrong for a user: a stable code, a sentence, and the HTTP status every door answers with."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HematoVisionError(Exception):
-    """Base of all errors that a user may read. `code` is a stable slug; `message` says what is wrong and what to do."""
+    """Base of all errors that a user may read. `code` is a stable slug; `message` says what is wrong and what to do.
+
+    `details` are members that a problem document has beside them, as JSON can hold them.
+    """
 
     status: ClassVar[int] = 400
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, **details: Any) -> None:
         super().__init__(code)
         self.code = code
         self.message = message
+        self.details = details
 
 
 class UploadRejected(HematoVisionError):
@@ -50,6 +54,12 @@ class Conflict(HematoVisionError):
 
 class InvalidTransition(Conflict):
     """A move between two states that the transition table does not have."""
+
+
+class TooManyTries(HematoVisionError):
+    """Something that is guarded against guessing was tried too often."""
+
+    status = 429
 
 
 class Unavailable(HematoVisionError):

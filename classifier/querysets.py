@@ -62,7 +62,9 @@ class CellImageQuerySet(models.QuerySet["CellImage"]):
 
     def with_predictions(self) -> "CellImageQuerySet":
         """With everything that a card or a full answer shows, in a fixed number of queries."""
-        return self.select_related("case", "uploaded_by").prefetch_related("predictions__model_version")
+        return self.select_related("case", "uploaded_by", "current_review__reader", "void").prefetch_related(
+            "predictions__model_version"
+        )
 
     def newest_first(self) -> "CellImageQuerySet":
         return self.order_by("-uploaded_at", "-id")

@@ -14,9 +14,17 @@ TRANSITIONS: frozenset[tuple[ImageStatus, ImageStatus]] = frozenset(
         (ImageStatus.CLAIMED, ImageStatus.FAILED),
         (ImageStatus.FAILED, ImageStatus.QUEUED),
         (ImageStatus.CLASSIFIED, ImageStatus.QUEUED),
+        (ImageStatus.CLASSIFIED, ImageStatus.REVIEWED),
+        (ImageStatus.FAILED, ImageStatus.REVIEWED),
+        (ImageStatus.REVIEWED, ImageStatus.CLASSIFIED),
+        (ImageStatus.REVIEWED, ImageStatus.FAILED),
     }
 )
-UNCLAIMED = {"claim_token": None, "claim_expires_at": None}
+# What an image no longer has once it leaves a state.
+LEFT_BEHIND: dict[ImageStatus, dict[str, Any]] = {
+    ImageStatus.CLAIMED: {"claim_token": None, "claim_expires_at": None},
+    ImageStatus.REVIEWED: {"current_review": None},
+}
 
 
 def move(images: CellImageQuerySet, *, source: ImageStatus, target: ImageStatus, **changes: Any) -> int:
@@ -27,5 +35,4 @@ def move(images: CellImageQuerySet, *, source: ImageStatus, target: ImageStatus,
     """
     if (source, target) not in TRANSITIONS:
         raise InvalidTransition("invalid_transition", f"An image can't go from {source.label} to {target.label}.")
-    left = UNCLAIMED if source is ImageStatus.CLAIMED else {}
-    return images.filter(status=source).update(status=target, **left, **changes)
+    return images.filter(status=source).update(status=target, **LEFT_BEHIND.get(source, {}), **changes)

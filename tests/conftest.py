@@ -37,7 +37,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="the browser tests run on PostgreSQL"))
 
 
-FACT_TABLES = ("accounts_auditevent", "classifier_prediction")
+FACT_TABLES = (
+    "accounts_auditevent",
+    "classifier_prediction",
+    "classifier_review",
+    "classifier_void",
+    "classifier_report",
+    "classifier_amendment",
+    "classifier_laboratorysettings",
+    "classifier_trialprediction",
+)
 
 
 @pytest.fixture(scope="session")

@@ -21,14 +21,25 @@ def image_in_state(status: str, *, case: Case, uploaded_by: User, **fields: Any)
     content = fields.pop("content", None) or jpeg_of_cell(next(seeds))
     upload = SimpleUploadedFile(fields.pop("name", "cell.jpg"), content)
     image, _ = services.add_image(actor=uploaded_by, case=case, upload=upload)
+    if status == ImageStatus.REVIEWED:
+        return reviewed(image, by=fields.pop("reader", uploaded_by), **fields)
     state: dict[str, Any] = {
         ImageStatus.QUEUED: {},
         ImageStatus.CLAIMED: {"claim_token": uuid4(), "claim_expires_at": Now(), "attempts": 1},
         ImageStatus.CLASSIFIED: {"classified_at": timezone.now(), "attempts": 1},
-        ImageStatus.REVIEWED: {"classified_at": timezone.now(), "attempts": 1},
         ImageStatus.FAILED: {"failure_code": "prediction_failed", "faults": 3, "attempts": 3},
     }[ImageStatus(status)]
     CellImage.objects.filter(pk=image.pk).update(status=status, **{**state, **fields})
+    image.refresh_from_db()
+    return image
+
+
+def reviewed(image: CellImage, *, by: User, final_label: str = "lymphocyte", **fields: Any) -> CellImage:
+    """The image, failed and then read by hand, so that it is reviewed without any model."""
+    failed = {"status": ImageStatus.FAILED, "failure_code": "prediction_failed", "faults": 3, "attempts": 3}
+    CellImage.objects.filter(pk=image.pk).update(**failed, **fields)
+    image.refresh_from_db()
+    services.review_image(actor=by, image=image, verdict="MANUAL", final_label=final_label)
     image.refresh_from_db()
     return image
 

@@ -1,6 +1,7 @@
 """The audit desk: what each role finds there, and that nobody edits a fact."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts import audit
 from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.tokens import create_token
-from classifier.models import CellImage, ModelVersion
+from classifier import services
+from classifier.models import Amendment, CellImage, LaboratorySettings, ModelVersion, Report, Void
 from ml.model_card import shipped_bundle
 from tests.conftest import PASSWORD
 from tests.factories import prediction_of
@@ -25,7 +28,8 @@ MODELS = sorted(model._meta.label_lower for model in admin.site._registry)
 VISIBLE = {
     "auditor": {
         "accounts.auditevent", "accounts.user", "classifier.case", "classifier.cellimage", "classifier.modelversion",
-        "classifier.prediction", "classifier.workerheartbeat",
+        "classifier.prediction", "classifier.workerheartbeat", "classifier.review", "classifier.report",
+        "classifier.amendment", "classifier.void", "classifier.laboratorysettings",
     },
     "lab_admin": {"accounts.user", "accounts.apitoken", "accounts.laboratory"},
     "operator": {"accounts.auditevent", "accounts.laboratory", "classifier.modelversion", "classifier.workerheartbeat"},
@@ -53,21 +57,47 @@ def test_each_role_opens_its_own_lists_only(
         assert response.status_code == (200 if model in VISIBLE[actor] else 403)
 
 
-@pytest.mark.parametrize(
-    "model", ["classifier.case", "classifier.cellimage", "classifier.prediction", "accounts.auditevent"]
-)
-def test_auditor_reads_every_detail_and_changes_none(
-    model: str, sign_in: SignIn, auditor: User, make_image: MakeImage, model_version: ModelVersion
-) -> None:
+@pytest.fixture
+def rows(make_image: MakeImage, model_version: ModelVersion, reader: User) -> dict[str, Any]:
+    """A row of every kind that the auditor reads, with all that belongs to one signed and amended case."""
     image = make_image("classified")
-    rows = {
+    prediction = prediction_of(image, model_version)
+    review = services.review_image(actor=reader, image=image, verdict="CONFIRMED")
+    content = '{"schema": 1}'
+    report = Report.objects.create(
+        case=image.case,
+        version=1,
+        kind="released",
+        payload_json=content,
+        sha256=sha256(content.encode()).hexdigest(),
+        signed_by=reader,
+        signed_at=timezone.now(),
+    )
+    return {
+        "accounts.auditevent": AuditEvent.objects.filter(laboratory=reader.laboratory).first(),
         "classifier.case": image.case,
         "classifier.cellimage": image,
-        "classifier.prediction": prediction_of(image, model_version),
-        "accounts.auditevent": AuditEvent.objects.filter(laboratory=auditor.laboratory).first(),
+        "classifier.prediction": prediction,
+        "classifier.review": review,
+        "classifier.report": report,
+        "classifier.amendment": Amendment.objects.create(
+            case=image.case, report=report, kind="amended", reason="more cells", by=reader
+        ),
+        "classifier.void": Void.objects.create(image=image, reason="wrong patient", by=reader),
+        "classifier.laboratorysettings": LaboratorySettings.objects.create(
+            laboratory=image.case.laboratory, version=1, cell_types=[]
+        ),
     }
+
+
+READ_ONLY = sorted(VISIBLE["auditor"] - {"accounts.user", "classifier.modelversion", "classifier.workerheartbeat"})
+
+
+@pytest.mark.parametrize("model", READ_ONLY)
+def test_auditor_reads_every_detail_and_changes_none(
+    model: str, sign_in: SignIn, auditor: User, rows: dict[str, Any]
+) -> None:
     row = rows[model]
-    assert row
     client, name = sign_in(auditor), model.replace(".", "_")
     change = reverse(f"admin:{name}_change", args=[row.pk])
 
@@ -77,28 +107,18 @@ def test_auditor_reads_every_detail_and_changes_none(
     assert client.get(reverse(f"admin:{name}_add")).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "model", ["classifier.case", "classifier.cellimage", "classifier.prediction", "accounts.auditevent"]
-)
+@pytest.mark.parametrize("model", READ_ONLY)
 def test_auditor_of_another_laboratory_finds_nothing(
-    model: str, sign_in: SignIn, stranger: User, make_image: MakeImage, model_version: ModelVersion
+    model: str, sign_in: SignIn, stranger: User, rows: dict[str, Any]
 ) -> None:
     User.objects.filter(pk=stranger.pk).update(role="auditor")
     stranger.refresh_from_db()
-    image = make_image("classified")
-    prediction = prediction_of(image, model_version)
-    event = AuditEvent.objects.filter(laboratory=image.case.laboratory).first()
-    pk = {
-        "classifier.case": image.case_id,
-        "classifier.cellimage": image.pk,
-        "classifier.prediction": prediction.pk,
-        "accounts.auditevent": event.pk if event else None,
-    }[model]
+    pk = rows[model].pk
     client = sign_in(stranger)
 
     listed = client.get(list_url(model)).content.decode()
     assert str(pk) not in listed
-    assert image.case.accession_number not in listed
+    assert rows["classifier.case"].accession_number not in listed
     detail = client.get(reverse(f"admin:{model.replace('.', '_')}_change", args=[pk]))
     assert detail.status_code == 302
 

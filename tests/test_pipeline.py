@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from classifier import pipeline
 from classifier.errors import FAILURES, InvalidTransition
-from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
+from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority, Review
 from classifier.transitions import TRANSITIONS, move
 from ml.errors import ModelUnavailable, UnreadableImage
 from tests.factories import prediction_of
@@ -101,6 +101,8 @@ def test_only_moves_of_the_table_are_possible(make_image: MakeImage, source: Ima
         changes = {"claim_token": uuid4(), "claim_expires_at": Now()}
     if target is ImageStatus.FAILED:
         changes = {"failure_code": "prediction_failed"}
+    if target is ImageStatus.REVIEWED:
+        changes = {"current_review": Review.objects.create(image=image, reader=image.uploaded_by, verdict="UNUSABLE")}
     if source is ImageStatus.FAILED:
         changes["failure_code"] = changes.get("failure_code", "")
     rows = CellImage.objects.filter(pk=image.pk)

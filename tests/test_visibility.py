@@ -101,12 +101,12 @@ def test_unknown_page_is_a_page_not_a_traceback(sign_in: SignIn, reader: User) -
 def test_fault_of_ours_shows_a_calm_page_and_no_detail(
     sign_in: SignIn, reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from classifier import views
+    from classifier.views import bench
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(views, "queue_context", broken)
+    monkeypatch.setattr(bench, "queue_context", broken)
     client = sign_in(reader)
     client.raise_request_exception = False
     response = client.get(reverse("home"))

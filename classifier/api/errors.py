@@ -24,8 +24,11 @@ CODES: dict[type[exceptions.APIException], tuple[str, str]] = {
 }
 
 
-def problem(*, status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> HttpResponse:
+def problem(
+    *, status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None, **details: Any
+) -> HttpResponse:
     body: dict[str, Any] = {
+        **details,
         "type": f"urn:hematovision:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -41,7 +44,7 @@ def problem_response(error: Exception, context: dict[str, Any]) -> HttpResponse 
     """DRF's exception handler. Anything unknown is None: it becomes a logged 500 without a word of its text."""
     set_rollback()
     if isinstance(error, HematoVisionError):
-        return problem(status=error.status, code=error.code, detail=error.message)
+        return problem(status=error.status, code=error.code, detail=error.message, **error.details)
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     if isinstance(error, TooManyFilesSent):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from classifier.models import Case, CellImage, ImageStatus, Prediction
+from classifier.models import Case, CellImage, ImageStatus, Prediction, Verdict
 from ml.labels import CELL_TYPES
 
 
@@ -81,6 +81,18 @@ class FailureSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+class ReviewSerializer(serializers.Serializer[Any]):
+    """What a person said. `previous` is the review that counted before, or the one that was withdrawn."""
+
+    id = serializers.UUIDField()
+    verdict = serializers.ChoiceField(Verdict.choices)
+    final_label = serializers.ChoiceField(CELL_TYPES, allow_null=True)
+    comment = serializers.CharField()
+    reader = serializers.CharField()
+    previous = serializers.UUIDField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
 class CellImageSerializer(serializers.ModelSerializer[CellImage]):
     """One picture, and how far it has come. `prediction`, `failure` and `review` are null until there is one."""
 
@@ -120,9 +132,10 @@ class CellImageSerializer(serializers.ModelSerializer[CellImage]):
             return None
         return {"code": image.failure_code, "message": image.failure_message}
 
-    @extend_schema_field(serializers.JSONField(allow_null=True))
-    def get_review(self, image: CellImage) -> None:
-        """Null until somebody has reviewed the image."""
+    @extend_schema_field(ReviewSerializer(allow_null=True))
+    def get_review(self, image: CellImage) -> dict[str, Any] | None:
+        """The review that counts; null until somebody has reviewed the image."""
+        return image.current_review.as_dict() if image.current_review else None
 
 
 class UploadedImageSerializer(serializers.ModelSerializer[CellImage]):

@@ -1,9 +1,6 @@
-"""What people can do. Every door (page, API, admin, command) calls these; nothing else changes a case or an image."""
+"""Pictures: adding them to a case, queueing them again, voiding one."""
 
-import secrets
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,88 +12,16 @@ from django.utils import timezone
 from accounts import audit
 from accounts.models import User
 from accounts.roles import Verb
-from classifier.errors import Conflict, InvalidInput, InvalidTransition, NotAllowed
-from classifier.models import Case, CaseStatus, CellImage, ImageStatus, ModelVersion, Priority
+from classifier.errors import Conflict, InvalidTransition
+from classifier.models import Case, CellImage, ImageStatus, ModelVersion, Priority, Void
+from classifier.services.cases import open_quick_case
+from classifier.services.permission import require, require_editable, required_reason
 from classifier.transitions import move
 from classifier.uploads import AcceptedUpload, accept_upload, shown_name
 from classifier.wakeup import wake_workers
 
-TAKES_IMAGES = {CaseStatus.OPEN, CaseStatus.IN_REVIEW}
 # Failures whose sentence asks for the same picture again.
 MENDED_BY_UPLOAD = ("stored_file_missing", "stored_file_altered", "unreadable_image")
-EARLIEST_COLLECTION = datetime(1900, 1, 1, tzinfo=UTC)
-# Without the letters and digits that people mistake for each other.
-CLEAR_CHARACTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def require(actor: User, verb: Verb, case: Case | None = None) -> None:
-    """Raises NotAllowed unless the actor's role has the verb and the case, if any, is the own laboratory's."""
-    if not actor.may(verb) or (case is not None and case.laboratory_id != actor.laboratory_id):
-        role = actor.get_role_display().lower() if actor.role else "platform operator"
-        raise NotAllowed("not_allowed", f"A {role} can't {verb} here. Ask your laboratory's administrator.")
-
-
-def open_case(
-    *,
-    actor: User,
-    accession_number: str = "",
-    patient_pseudonym: str = "",
-    specimen: str = "",
-    collected_at: datetime | None = None,
-    wbc_value: Decimal | None = None,
-    wbc_source: str = "",
-    case_id: UUID | None = None,
-) -> Case:
-    """Open a case of the actor's laboratory; without an accession number one is generated.
-
-    Raises NotAllowed, InvalidInput (wbc_source_missing, collected_at_implausible), Conflict (accession_number_taken,
-    case_id_taken).
-    """
-    require(actor, Verb.UPLOAD)
-    if collected_at is not None and not EARLIEST_COLLECTION <= collected_at <= timezone.now() + timedelta(days=1):
-        raise InvalidInput("collected_at_implausible", "The time of collection lies in the future or before 1900.")
-    if wbc_value is not None and not wbc_source.strip():
-        raise InvalidInput("wbc_source_missing", "Say where the WBC value comes from, for example the analyser's name.")
-    case = Case(
-        laboratory=actor.laboratory,
-        accession_number=accession_number.strip() or generated_accession_number(),
-        patient_pseudonym=patient_pseudonym.strip(),
-        specimen=specimen.strip(),
-        collected_at=collected_at,
-        wbc_value=wbc_value,
-        wbc_source=wbc_source.strip(),
-        opened_by=actor,
-    )
-    if case_id:
-        case.id = case_id
-    try:
-        with transaction.atomic():
-            case.save(force_insert=True)
-            audit.record(action="case_opened", actor=actor, target=case)
-    except IntegrityError as error:
-        if Case.objects.filter(laboratory=actor.laboratory, accession_number__iexact=case.accession_number).exists():
-            message = "This laboratory already has a case with that accession number. Open that case instead."
-            raise Conflict("accession_number_taken", message) from error
-        raise Conflict("case_id_taken", "This case could not be opened. Reload the page and try again.") from error
-    return case
-
-
-def generated_accession_number() -> str:
-    tail = "".join(secrets.choice(CLEAR_CHARACTERS) for _ in range(6))
-    return f"Q{timezone.now():%y%m%d}-{tail}"
-
-
-def open_quick_case(*, actor: User, case_id: UUID) -> Case:
-    """The case behind one drop on the bench: the first picture of the drop opens it, the others find it."""
-    require(actor, Verb.UPLOAD)
-    mine = Case.objects.visible_to(actor).filter(pk=case_id)
-    if case := mine.first():
-        return case
-    try:
-        return open_case(actor=actor, case_id=case_id)
-    except Conflict:
-        # Two pictures of one drop arrived together; or the id is another laboratory's, which nobody needs to learn.
-        return mine.first() or open_case(actor=actor)
 
 
 def add_image(
@@ -126,11 +51,12 @@ def keep_picture(
     *, actor: User, case: Case, accepted: AcceptedUpload, name: str, priority: Priority
 ) -> tuple[CellImage, bool]:
     """The image of an accepted picture in the case, stored and queued unless it is there already."""
-    if case.status not in TAKES_IMAGES:
-        message = "The report of this case is released, so it takes no more images. Amend or correct the case first."
-        raise Conflict("case_released", message)
+    require_editable(case)
     same_picture = CellImage.objects.filter(case=case, pixels_sha256=accepted.pixels_sha256)
-    if known := same_picture.first():
+    if known := same_picture.select_related("void").first():
+        if known.is_void:
+            message = "This picture was voided in this case. If that was a mistake, upload it to a case of its own."
+            raise Conflict("image_void", message)
         if known.failure_code in MENDED_BY_UPLOAD:
             restore_image(actor=actor, image=known, accepted=accepted)
         return known, False
@@ -190,6 +116,8 @@ def store_image(*, actor: User, case: Case, accepted: AcceptedUpload, name: str,
     try:
         with transaction.atomic():
             image.save(force_insert=True)
+            # The row's foreign key has waited for a release that is under way: look again at what it left.
+            require_editable(Case.objects.get(pk=case.pk))
             audit.record(action="image_uploaded", actor=actor, target=image, case=str(case.pk))
             wake_workers()
     except BaseException:
@@ -208,9 +136,12 @@ def discard_file_without_row(image: CellImage) -> None:
 def requeue_image(*, actor: User, image: CellImage) -> CellImage:
     """Queue an image again: a failed one, or a classified one that the active model has not seen.
 
-    Raises NotAllowed, InvalidTransition (nothing_to_requeue).
+    Raises NotAllowed, InvalidTransition (nothing_to_requeue), Conflict (image_void, case_released, case_void).
     """
     require(actor, Verb.UPLOAD, image.case)
+    require_editable(image.case)
+    if image.is_void:
+        raise Conflict("image_void", "This image is void: it counts nowhere, so it is not classified again.")
     rows = CellImage.objects.filter(pk=image.pk)
     unseen = rows.exclude(predictions__model_version__active=True)
     with transaction.atomic():
@@ -224,3 +155,20 @@ def requeue_image(*, actor: User, image: CellImage) -> CellImage:
         wake_workers()
     image.refresh_from_db()
     return image
+
+
+@transaction.atomic
+def void_image(*, actor: User, image: CellImage, reason: str) -> Void:
+    """Take an image out of everything that counts; it and its reviews stay readable.
+
+    Raises NotAllowed, InvalidInput (reason_missing), Conflict (already_void, case_released, case_void).
+    """
+    require(actor, Verb.RELEASE, image.case)
+    case = Case.objects.select_for_update(no_key=True).get(pk=image.case_id)
+    require_editable(case)
+    reason = required_reason(reason)
+    if Void.objects.filter(image=image).exists():
+        raise Conflict("already_void", "This image is void already.")
+    void = Void.objects.create(image=image, reason=reason, by=actor)
+    audit.record(action="image_voided", actor=actor, target=image, case=str(case.pk))
+    return void

@@ -1,0 +1,32 @@
+"""The questions that a service asks first."""
+
+from accounts.models import User
+from accounts.roles import Verb
+from classifier.errors import Conflict, InvalidInput, NotAllowed
+from classifier.models import Case, CaseStatus
+
+
+def require(actor: User, verb: Verb, case: Case | None = None) -> None:
+    """Raises NotAllowed unless the actor's role has the verb and the case, if any, is the own laboratory's."""
+    if not actor.may(verb) or (case is not None and case.laboratory_id != actor.laboratory_id):
+        role = actor.get_role_display().lower() if actor.role else "platform operator"
+        raise NotAllowed("not_allowed", f"A {role} can't {verb} here. Ask your laboratory's administrator.")
+
+
+def require_editable(case: Case) -> None:
+    """Raises Conflict (case_released, case_void) unless the case takes images and reviews."""
+    if case.status == CaseStatus.VOID:
+        raise Conflict("case_void", "This case is void: nothing can be added to it or changed in it.")
+    if not case.is_editable:
+        message = "The report of this case is released, so it takes no images or reviews. Amend or correct it first."
+        raise Conflict("case_released", message)
+
+
+def required_reason(reason: str) -> str:
+    """The reason, trimmed. Raises InvalidInput (reason_missing, reason_too_long)."""
+    reason = reason.strip()
+    if not reason:
+        raise InvalidInput("reason_missing", "Say why, in a few words.")
+    if len(reason) > 500:
+        raise InvalidInput("reason_too_long", "A reason has at most 500 characters.")
+    return reason

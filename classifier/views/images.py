@@ -1,0 +1,136 @@
+"""Images: the history, one image's page, its bytes and its heat map."""
+
+import uuid
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import FileResponse, Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_safe
+
+from accounts.middleware import SignedInRequest
+from accounts.roles import Verb
+from classifier import heat_map, services
+from classifier.cell_types import CELL_TYPE_TEXTS
+from classifier.errors import HematoVisionError
+from classifier.found_cells import caption_size, found_cells
+from classifier.models import CellImage, Prediction
+from classifier.paging import html_page
+from classifier.querysets import CellImageQuerySet
+from classifier.views.bench import queue_context
+from classifier.views.posting import posted_from
+from ml.labels import display_name
+
+IMAGES_ON_PAGE = 48
+CARDS_AT_ONCE = 40
+TYPES = {"jpg": "image/jpeg", "png": "image/png"}
+
+
+def images_of(request: SignedInRequest) -> CellImageQuerySet:
+    return CellImage.objects.visible_to(request.user).with_predictions()
+
+
+@require_safe
+@never_cache
+def image_list(request: SignedInRequest) -> HttpResponse:
+    """The history: all images of the laboratory, the newest first."""
+    page = html_page(request, images_of(request), IMAGES_ON_PAGE)
+    context = {"page": page, "may_upload": request.user.may(Verb.UPLOAD), **queue_context()}
+    return render(request, "classifier/image_list.html", context)
+
+
+@require_safe
+@never_cache
+def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
+    image = get_object_or_404(images_of(request), pk=image_id)
+    template = "classifier/_image_panel.html" if "X-Fragment" in request.headers else "classifier/image.html"
+    prediction = image.latest_prediction
+    context = {
+        "image": image,
+        "prediction": prediction,
+        "cell_type": CELL_TYPE_TEXTS.get(prediction.label or prediction.suggestion) if prediction else None,
+        "bars": bars_of(prediction) if prediction else [],
+        "found_cells": found_cells(prediction, image.width, image.height) if prediction else [],
+        "caption_size": caption_size(image.width, image.height),
+        "elsewhere": CellImage.objects.visible_to(request.user).same_picture_elsewhere(image).select_related("case"),
+        "may_upload": request.user.may(Verb.UPLOAD),
+        **(queue_context() if image.is_waiting else {}),
+    }
+    return render(request, template, context)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One class in the chart of all probabilities."""
+
+    slug: str
+    probability: float
+    in_set: bool
+    is_top: bool
+
+    @property
+    def name(self) -> str:
+        return display_name(self.slug)
+
+    @property
+    def percent(self) -> float:
+        return round(100 * self.probability, 1)
+
+
+def bars_of(prediction: Prediction) -> list[Bar]:
+    ranked = prediction.ranked_probabilities
+    return [
+        Bar(slug, probability, slug in prediction.conformal_set, place == 0)
+        for place, (slug, probability) in enumerate(ranked)
+    ]
+
+
+@require_GET
+@never_cache
+def image_cards(request: SignedInRequest) -> HttpResponse:
+    """The cards of the images named by `id`, for a page that waits for them. What is not visible is left out."""
+    try:
+        wanted = [uuid.UUID(text) for text in request.GET.getlist("id")[:CARDS_AT_ONCE]]
+    except ValueError as error:
+        raise Http404 from error
+    context = {"images": images_of(request).filter(pk__in=wanted), "may_upload": request.user.may(Verb.UPLOAD)}
+    return render(request, "classifier/_cards.html", context)
+
+
+@require_safe
+def image_file(request: SignedInRequest, image_id: uuid.UUID) -> FileResponse:
+    """The picture's bytes, to those who may see it and to no cache."""
+    image = get_object_or_404(CellImage.objects.visible_to(request.user), pk=image_id)
+    try:
+        stored = image.file.open("rb")
+    except FileNotFoundError as error:
+        raise Http404 from error
+    extension = str(image.file.name).rsplit(".", 1)[-1]
+    response = FileResponse(stored, content_type=TYPES[extension], filename=f"{image.pk}.{extension}")
+    response["Cache-Control"] = "no-store, private"
+    response["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+@require_safe
+def image_heat_map(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
+    """The heat map of the latest prediction as a transparent PNG of the picture's shape."""
+    image = get_object_or_404(images_of(request), pk=image_id)
+    prediction = image.latest_prediction
+    if prediction is None or not prediction.heat_map:
+        raise Http404
+    png = heat_map.draw(prediction.heat_map, box=prediction.box, width=image.width, height=image.height)
+    return HttpResponse(png, content_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+
+@posted_from("image")
+def image_requeue(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
+    image = get_object_or_404(CellImage.objects.visible_to(request.user).select_related("case"), pk=image_id)
+    try:
+        services.requeue_image(actor=request.user, image=image)
+    except HematoVisionError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "The image is queued again.")
+    return redirect("image", image_id=image.pk)
