@@ -86,7 +86,7 @@ class Absolute:
     high: float
 
     def as_json(self) -> dict[str, float]:
-        return {"value": round(self.value, 3), "low": round(self.low, 3), "high": round(self.high, 3)}
+        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Differential:
     wbc: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers as the API, the pages and the report give them: percent to two decimals, 10^9/L to three."""
+        """Numbers as the API, the pages and the report have them: rounded here and nowhere before, to four decimals."""
         return {
             "n": self.n,
             "basis": self.basis,
@@ -194,7 +194,8 @@ class Differential:
 
 
 def rounded(percent: float | None) -> float | None:
-    return None if percent is None else round(percent, 2)
+    """To four decimals: what a person reads is rounded to one, and must not have been rounded nearby before."""
+    return None if percent is None else round(percent, 4)
 
 
 def pooled(counts: Mapping[str, int]) -> dict[str, int]:
