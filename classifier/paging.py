@@ -27,6 +27,13 @@ class NewestFirst(CursorPagination):
         return (f"-{queryset.model.paging_field}", "-id")
 
 
+class OldestFirst(NewestFirst):
+    """The same pages from the other end."""
+
+    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
+        return (queryset.model.paging_field, "id")
+
+
 def is_plausible(position: str) -> bool:
     """Whether a cursor's position is a time that every database can compare with."""
     try:
@@ -36,9 +43,9 @@ def is_plausible(position: str) -> bool:
     return moment is not None and moment.tzinfo is not None and 1900 <= moment.year <= 9000
 
 
-def html_page(request: HttpRequest, rows: QuerySet[Any], size: int) -> dict[str, Any]:
+def html_page(request: HttpRequest, rows: QuerySet[Any], size: int, *, oldest_first: bool = False) -> dict[str, Any]:
     """One page for a template: `rows`, and the query strings of the `older` and `newer` pages (None at the ends)."""
-    pager = NewestFirst()
+    pager = OldestFirst() if oldest_first else NewestFirst()
     pager.page_size = size
     try:
         found: list[Model] = pager.paginate_queryset(rows, Request(request)) or []
@@ -48,4 +55,5 @@ def html_page(request: HttpRequest, rows: QuerySet[Any], size: int) -> dict[str,
     def query(link: str | None) -> str | None:
         return f"?{link.partition('?')[2]}" if link else None
 
-    return {"rows": found, "older": query(pager.get_next_link()), "newer": query(pager.get_previous_link())}
+    on, back = query(pager.get_next_link()), query(pager.get_previous_link())
+    return {"rows": found, "older": back if oldest_first else on, "newer": on if oldest_first else back}

@@ -20,11 +20,14 @@ from uuid import UUID, uuid4
 import structlog
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
+from classifier import thumbnails
+from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction
+from classifier.services.notifications import notify_images_done
 from classifier.transitions import move
 from classifier.wakeup import send_wake_up
 from ml.errors import ModelUnavailable, UnreadableImage
@@ -93,6 +96,7 @@ def classify_queued() -> int:
         # A fault of ours (database, storage, stop signal), not of a picture: it costs the pictures nothing.
         give_back(claim)
         raise
+    notify_images_done(claim.images)
     if CellImage.objects.claimable().exists():
         send_wake_up()
     return len(claim.images)
@@ -141,7 +145,11 @@ def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | E
             content = stored.read()
         if sha256(content).hexdigest() != image.stored_sha256:
             return "stored_file_altered"
-        return predictor.prepare(content)
+        cell = predictor.prepare(content)
+        thumbnail = thumbnails.of_prepared(content, cell)
+        if thumbnail and thumbnails.store(image, thumbnail):
+            image.has_thumbnail = True
+        return cell
     except FileNotFoundError:
         return "stored_file_missing"
     except UnreadableImage:
@@ -186,16 +194,24 @@ def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellIma
     held = set(ours.select_for_update().filter(status=ImageStatus.CLAIMED).values_list("pk", flat=True))
     if lost := len(predicted) - len(held):
         logger.warning("claim_lost", images=lost)
+    drawn = [image.pk for image, _ in predicted if image.has_thumbnail]
     moved = move(
-        ours.filter(pk__in=held), source=ImageStatus.CLAIMED, target=ImageStatus.CLASSIFIED, classified_at=Now()
+        ours.filter(pk__in=held),
+        source=ImageStatus.CLAIMED,
+        target=ImageStatus.CLASSIFIED,
+        classified_at=Now(),
+        has_thumbnail=Case(When(pk__in=drawn, then=True), default=F("has_thumbnail")),
     )
     if moved != len(held):
         message = "The rows that were locked are not the rows that moved."
         raise RuntimeError(message)
     # After a roll-back to an older model its prediction may be there already: it stands.
     known = set(Prediction.objects.filter(model_version=version, image__in=held).values_list("image_id", flat=True))
+    abstain_below = thresholds_of(held - known)
     Prediction.objects.bulk_create(
-        as_row(image, version, prediction) for image, prediction in predicted if image.pk in held - known
+        as_row(image, version, held_back(prediction, abstain_below[image.pk]))
+        for image, prediction in predicted
+        if image.pk in held - known
     )
 
 
@@ -270,4 +286,6 @@ def sweep_expired_claims() -> int:
         logger.warning("claims_expired", requeued=suspects + others, failed=failed)
     if CellImage.objects.claimable().exists():
         send_wake_up()
+    else:
+        thumbnails.make_missing()
     return freed

@@ -28,9 +28,18 @@ class CaseQuerySet(models.QuerySet["Case"]):
         return self.filter(visible_to(user, "laboratory"))
 
     def matching(self, text: str) -> "CaseQuerySet":
-        """Cases whose accession number begins with the text, an exact match first."""
-        exact = models.Case(models.When(accession_number__iexact=text, then=0), default=1)
-        return self.filter(accession_number__istartswith=text).order_by(exact, "-opened_at", "-id")
+        """Cases that the text finds, with `found_by` saying how: that very accession number, then those that begin
+        with it, then the cases of that very patient pseudonym.
+        """
+        begins = Q(accession_number__istartswith=text)
+        found_by = models.Case(
+            models.When(accession_number__iexact=text, then=models.Value("number")),
+            models.When(begins, then=models.Value("number_begins")),
+            default=models.Value("pseudonym"),
+        )
+        # The three words sort in the order in which they are of use.
+        matching = self.filter(begins | Q(patient_pseudonym=text)).annotate(found_by=found_by)
+        return matching.order_by("found_by", "-opened_at", "-id")
 
     def with_counts(self) -> "CaseQuerySet":
         """Adds `images_total`, `images_waiting` and `images_failed`."""

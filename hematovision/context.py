@@ -4,13 +4,20 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from classifier.services.notifications import unread_count
 
 
 def instance(request: HttpRequest) -> dict[str, Any]:
     # A request that was refused early has no user yet, and its error page must not fail for that.
     user = getattr(request, "user", None)
-    if settings.PRODUCTION or (user and user.is_authenticated):
-        return {"demo_mode": not settings.PRODUCTION}
+    if user and user.is_authenticated:
+        # Asked for by whole pages only: a fragment that does not show the number costs no query.
+        unread = SimpleLazyObject(lambda: unread_count(user))
+        return {"demo_mode": not settings.PRODUCTION, "unread_notifications": unread}
+    if settings.PRODUCTION:
+        return {"demo_mode": False}
     return {"demo_mode": True, "demo_users": demo_addresses()}
 
 

@@ -216,6 +216,8 @@ CELERY_BEAT_SCHEDULE = {
 # --- Files -----------------------------------------------------------------------------------------------------
 # Originals are private: no URL is mapped to this folder.
 MEDIA_ROOT = Path(env.str("MEDIA_ROOT", str(VAR_DIR / "media")))
+# A banner asks for room when less than this share, or this many bytes, of the disk is free.
+DISK_FREE_WARNING = (env.float("DISK_FREE_WARNING_FRACTION", 0.1), env.int("DISK_FREE_WARNING_BYTES", 2 * 1024**3))
 MAX_IMAGE_BYTES = env.int("MAX_IMAGE_BYTES", 25 * 1024**2)
 MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 40_000_000)
 MIN_IMAGE_SIDE = 32
@@ -294,7 +296,7 @@ KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Token", "TOKEN_TTL": timedelta(days=365)}
 SPECTACULAR_SETTINGS = {
     "TITLE": "HematoVision API",
-    "DESCRIPTION": "Open cases, upload cell images and read their pre-classifications.",
+    "DESCRIPTION": "Open cases, upload cell images, read their pre-classifications, review them, and sign reports.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -306,6 +308,8 @@ SPECTACULAR_SETTINGS = {
         "CellTypeEnum": "ml.labels.CELL_TYPES",
         "ImageStatusEnum": "classifier.models.ImageStatus",
         "CaseStatusEnum": "classifier.models.CaseStatus",
+        "ReportKindEnum": "classifier.models.ReportKind",
+        "AmendmentKindEnum": "classifier.models.AmendmentKind",
     },
 }
 
@@ -325,6 +329,7 @@ CONTENT_SECURITY_POLICY = {
         "form-action": [SELF],
         "frame-ancestors": [NONE],
         "base-uri": [NONE],
+        "manifest-src": [SELF],
     }
 }
 PERMISSIONS_POLICY: dict[str, list[str]] = {

@@ -381,9 +381,7 @@ def test_link_to_where_only_forms_go_leads_to_the_page_of_the_form(
 def test_history_is_paged_newest_first_without_gaps_or_repeats(
     sign_in: SignIn, reader: User, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from classifier.views import images
-
-    monkeypatch.setattr(images, "IMAGES_ON_PAGE", 3)
+    monkeypatch.setattr("classifier.views.images.IMAGES_ON_PAGE", 3)
     images = [make_image("failed") for _ in range(8)]
     now = timezone.now()
     for place, image in enumerate(images):

@@ -130,7 +130,7 @@ def test_withdrawals_step_back_through_the_chain_to_the_unreviewed_image(
     ],
 )
 def test_review_that_does_not_fit_is_refused_with_its_code_and_writes_nothing(
-    said: dict[str, str], code: str, lymphocyte: CellImage, reader: User
+    said: dict[str, Any], code: str, lymphocyte: CellImage, reader: User
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
         review_image(actor=reader, image=lymphocyte, **said)

@@ -15,6 +15,7 @@ class MayDoVerb(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.user, User):
             return False
-        verb = Verb.SEE if request.method in SAFE_METHODS else view.verb
+        # A view without a verb of its own only reads; it answers 405 to whoever may see it.
+        verb = Verb.SEE if request.method in SAFE_METHODS else getattr(view, "verb", Verb.SEE)
         narrowed = not isinstance(request.auth, ApiToken) or request.auth.may(verb)
         return request.user.may(verb) and narrowed

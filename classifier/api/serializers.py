@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from classifier.models import Case, CellImage, ImageStatus, Prediction, Verdict
+from classifier.models import Case, CellImage, ImageStatus, Prediction, Review, Verdict
 from ml.labels import CELL_TYPES
 
 
@@ -81,16 +81,21 @@ class FailureSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-class ReviewSerializer(serializers.Serializer[Any]):
-    """What a person said. `previous` is the review that counted before, or the one that was withdrawn."""
+class ReviewSerializer(serializers.ModelSerializer[Review]):
+    """One verdict of one reader. `previous` is the review that counted before it."""
 
-    id = serializers.UUIDField()
-    verdict = serializers.ChoiceField(Verdict.choices)
+    verdict = serializers.ChoiceField(Verdict.values)
     final_label = serializers.ChoiceField(CELL_TYPES, allow_null=True)
-    comment = serializers.CharField()
-    reader = serializers.CharField()
     previous = serializers.UUIDField(allow_null=True)
-    created_at = serializers.DateTimeField()
+    reader = serializers.CharField()
+
+    class Meta:
+        model = Review
+        fields = ("id", "verdict", "final_label", "comment", "reader", "previous", "created_at")
+        read_only_fields = fields
+
+    def to_representation(self, instance: Review) -> dict[str, Any]:
+        return instance.as_dict()
 
 
 class CellImageSerializer(serializers.ModelSerializer[CellImage]):

@@ -15,7 +15,7 @@ from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidTransition
 from classifier.models import Case, CellImage, ImageStatus, ModelVersion, Priority, Void
 from classifier.services.cases import open_quick_case
-from classifier.services.permission import require, require_editable, required_reason
+from classifier.services.permission import held_open, require, require_editable, required_reason
 from classifier.transitions import move
 from classifier.uploads import AcceptedUpload, accept_upload, shown_name
 from classifier.wakeup import wake_workers
@@ -115,9 +115,8 @@ def store_image(*, actor: User, case: Case, accepted: AcceptedUpload, name: str,
     image.file.save(f"original.{accepted.extension}", ContentFile(accepted.content), save=False)
     try:
         with transaction.atomic():
+            require_editable(held_open(case))
             image.save(force_insert=True)
-            # The row's foreign key has waited for a release that is under way: look again at what it left.
-            require_editable(Case.objects.get(pk=case.pk))
             audit.record(action="image_uploaded", actor=actor, target=image, case=str(case.pk))
             wake_workers()
     except BaseException:

@@ -1,5 +1,7 @@
 """The questions that a service asks first."""
 
+from django.db import connection
+
 from accounts.models import User
 from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidInput, NotAllowed
@@ -20,6 +22,17 @@ def require_editable(case: Case) -> None:
     if not case.is_editable:
         message = "The report of this case is released, so it takes no images or reviews. Amend or correct it first."
         raise Conflict("case_released", message)
+
+
+def held_open(case: Case) -> Case:
+    """The case as it is now; it can't be released before this transaction ends, while others may hold it as well.
+
+    Foreign keys are checked at the commit only, so without this an image could slip into a case being released.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM classifier_case WHERE id = %s FOR KEY SHARE", [case.pk])
+    return Case.objects.get(pk=case.pk)
 
 
 def required_reason(reason: str) -> str:

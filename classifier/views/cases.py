@@ -1,64 +1,29 @@
-"""Cases: the list, the search, opening one, and its page."""
+"""The forms about one case: opening, changing, assigning and voiding it."""
 
 import uuid
 
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.forms import Form
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
 
 from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
 from classifier import services
 from classifier.errors import HematoVisionError
-from classifier.forms import OpenCaseForm, SearchForm
-from classifier.models import Case, CellImage
-from classifier.paging import html_page
-from classifier.views.bench import queue_context
-from classifier.views.posting import posted_from
+from classifier.forms import AssignCaseForm, ChangeCaseForm, OpenCaseForm, VoidCaseForm
+from classifier.models import Case, CaseStatus
+from classifier.worklist import people_who_review
 
-CASES_ON_PAGE = 25
-IMAGES_ON_PAGE = 48
 FIELD_OF_CODE = {
     "wbc_source_missing": "wbc_source",
     "collected_at_implausible": "collected_at",
     "accession_number_taken": "accession_number",
+    "not_assignable": "reader",
+    "reason_missing": "reason",
 }
-
-
-@require_safe
-@never_cache
-def case_list(request: SignedInRequest) -> HttpResponse:
-    cases = Case.objects.visible_to(request.user).with_counts().select_related("opened_by")
-    context = {
-        "page": html_page(request, cases, CASES_ON_PAGE),
-        "search": SearchForm(),
-        "may_upload": request.user.may(Verb.UPLOAD),
-    }
-    return render(request, "classifier/case_list.html", context)
-
-
-@posted_from("cases")
-def case_search(request: SignedInRequest) -> HttpResponse:
-    """Search by POST: an accession number never appears in a URL. An exact match opens at once."""
-    form = SearchForm(request.POST)
-    found: list[Case] = []
-    if form.is_valid():
-        text = form.cleaned_data["accession_number"].strip()
-        visible = Case.objects.visible_to(request.user)
-        found = list(visible.matching(text).with_counts().select_related("opened_by")[:CASES_ON_PAGE])
-        exact = [case for case in found if case.accession_number.casefold() == text.casefold()]
-        if len(exact) == 1:
-            return redirect("case", case_id=exact[0].pk)
-    context = {
-        "page": {"rows": found, "older": None, "newer": None},
-        "search": form,
-        "searched": True,
-        "limit": CASES_ON_PAGE,
-        "may_upload": request.user.may(Verb.UPLOAD),
-    }
-    return render(request, "classifier/case_list.html", context)
 
 
 def case_open(request: SignedInRequest) -> HttpResponse:
@@ -69,22 +34,76 @@ def case_open(request: SignedInRequest) -> HttpResponse:
         try:
             case = services.open_case(actor=request.user, **form.cleaned_data)
         except HematoVisionError as error:
-            form.add_error(FIELD_OF_CODE.get(error.code), error.message)
+            refuse(form, error)
         else:
             return redirect("case", case_id=case.pk)
     status = 400 if form.errors else 200
     return render(request, "classifier/case_open.html", {"form": form}, status=status)
 
 
-@require_safe
 @never_cache
-def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
-    case = get_object_or_404(Case.objects.visible_to(request.user).with_counts(), pk=case_id)
-    images = CellImage.objects.visible_to(request.user).with_predictions().filter(case=case)
-    context = {
-        "case": case,
-        "page": html_page(request, images, IMAGES_ON_PAGE),
-        "may_upload": request.user.may(Verb.UPLOAD),
-        **queue_context(),
-    }
-    return render(request, "classifier/case.html", context)
+def case_edit(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
+    """Pseudonym, specimen, time of collection and WBC of a case that is not signed."""
+    case = case_for(request, case_id, Verb.UPLOAD)
+    form = ChangeCaseForm(request.POST if request.method == "POST" else None, case=case)
+    if form.is_valid():
+        try:
+            services.change_case(actor=request.user, case=case, **form.changes)
+        except HematoVisionError as error:
+            refuse(form, error)
+        else:
+            return redirect("case", case_id=case.pk)
+    return answer(request, "classifier/case_edit.html", case, form)
+
+
+@never_cache
+def case_assign(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
+    """To whom of the laboratory the case is given."""
+    case = case_for(request, case_id, Verb.UPLOAD)
+    people = [person for person in people_who_review(case.laboratory_id) if person.is_active]
+    data = request.POST if request.method == "POST" else None
+    form = AssignCaseForm(data, people=people, case=case, user=request.user)
+    if form.is_valid():
+        try:
+            services.assign_case(actor=request.user, case=case, reader=form.chosen)
+        except HematoVisionError as error:
+            refuse(form, error)
+        else:
+            messages.success(request, f"The case is assigned to {form.chosen or 'nobody'}.")
+            return redirect("case", case_id=case.pk)
+    return answer(request, "classifier/case_assign.html", case, form)
+
+
+@never_cache
+def case_void(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
+    """Takes a case that was entered in error out of everything that counts, with a reason."""
+    case = case_for(request, case_id, Verb.RELEASE)
+    form = VoidCaseForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            services.void_case(actor=request.user, case=case, reason=form.cleaned_data["reason"])
+        except HematoVisionError as error:
+            refuse(form, error)
+        else:
+            messages.success(request, "The case is void. It stays readable and counts nowhere.")
+            return redirect("case", case_id=case.pk)
+    return answer(request, "classifier/case_void.html", case, form)
+
+
+def case_for(request: SignedInRequest, case_id: uuid.UUID, verb: Verb) -> Case:
+    """The case, if the user sees it (else 404) and has the verb (else 403)."""
+    case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
+    if not request.user.may(verb):
+        raise PermissionDenied
+    return case
+
+
+def refuse(form: Form, error: HematoVisionError) -> None:
+    """Put the sentence beside the field that it is about, or above the form."""
+    field = FIELD_OF_CODE.get(error.code)
+    form.add_error(field if field in form.fields else None, error.message)
+
+
+def answer(request: SignedInRequest, template: str, case: Case, form: Form) -> HttpResponse:
+    context = {"case": case, "form": form, "is_void": case.status == CaseStatus.VOID}
+    return render(request, template, context, status=400 if form.errors else 200)

@@ -4,17 +4,22 @@ import uuid
 from dataclasses import dataclass
 
 from django.contrib import messages
-from django.http import FileResponse, Http404, HttpResponse
+from django.db.models import Q
+from django.http import FileResponse, Http404, HttpResponse, HttpResponseNotModified
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import parse_etags
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
 
 from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
-from classifier import heat_map, services
+from classifier import heat_map, services, thumbnails
 from classifier.cell_types import CELL_TYPE_TEXTS
 from classifier.errors import HematoVisionError
 from classifier.found_cells import caption_size, found_cells
+from classifier.gallery import keys_of
+from classifier.laboratory_settings import settings_of
 from classifier.models import CellImage, Prediction
 from classifier.paging import html_page
 from classifier.querysets import CellImageQuerySet
@@ -28,7 +33,7 @@ TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 
 def images_of(request: SignedInRequest) -> CellImageQuerySet:
-    return CellImage.objects.visible_to(request.user).with_predictions()
+    return CellImage.objects.visible_to(request.user).with_predictions().select_related("void__by")
 
 
 @require_safe
@@ -43,8 +48,9 @@ def image_list(request: SignedInRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
+    """One image: what the model and people say about it. A script gets the panel alone, `side` a closer one."""
     image = get_object_or_404(images_of(request), pk=image_id)
-    template = "classifier/_image_panel.html" if "X-Fragment" in request.headers else "classifier/image.html"
+    fragment = request.headers.get("X-Fragment")
     prediction = image.latest_prediction
     context = {
         "image": image,
@@ -54,10 +60,29 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         "found_cells": found_cells(prediction, image.width, image.height) if prediction else [],
         "caption_size": caption_size(image.width, image.height),
         "elsewhere": CellImage.objects.visible_to(request.user).same_picture_elsewhere(image).select_related("case"),
-        "may_upload": request.user.may(Verb.UPLOAD),
+        "review": image.current_review,
+        "reviews": image.reviews.select_related("reader"),
+        "keys": keys_of(settings_of(image.case.laboratory_id)),
+        "may_upload": request.user.may(Verb.UPLOAD) and image.case.is_editable and not image.is_void,
+        "may_review": request.user.may(Verb.REVIEW) and image.case.is_editable and not image.is_void,
+        "may_void": request.user.may(Verb.RELEASE) and image.case.is_editable and not image.is_void,
+        "is_side": fragment == "side",
+        **({} if fragment else neighbours_of(image)),
         **(queue_context() if image.is_waiting else {}),
     }
-    return render(request, template, context)
+    return render(request, "classifier/_image_panel.html" if fragment else "classifier/image.html", context)
+
+
+def neighbours_of(image: CellImage) -> dict[str, CellImage | None]:
+    """The images of the case before and after it, in the order in which they came."""
+    others = CellImage.objects.filter(case=image.case_id).only("pk")
+    same_moment = Q(uploaded_at=image.uploaded_at)
+    before = Q(uploaded_at__lt=image.uploaded_at) | same_moment & Q(pk__lt=image.pk)
+    after = Q(uploaded_at__gt=image.uploaded_at) | same_moment & Q(pk__gt=image.pk)
+    return {
+        "previous": others.filter(before).order_by("-uploaded_at", "-pk").first(),
+        "next": others.filter(after).order_by("uploaded_at", "pk").first(),
+    }
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,26 @@ def image_file(request: SignedInRequest, image_id: uuid.UUID) -> FileResponse:
     response["Cache-Control"] = "no-store, private"
     response["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+@require_safe
+def image_thumbnail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponseBase:
+    """The thumbnail, which a browser keeps and asks about each time it shows it: who may see it may change."""
+    drawn = CellImage.objects.visible_to(request.user).filter(has_thumbnail=True)
+    image = get_object_or_404(drawn.only("file", "stored_sha256", "classified_at"), pk=image_id)
+    headers = {
+        "Cache-Control": "private, no-cache",
+        "ETag": thumbnails.etag_of(image),
+        "X-Content-Type-Options": "nosniff",
+    }
+    known = parse_etags(request.headers.get("If-None-Match", ""))
+    if any(each.removeprefix("W/") == headers["ETag"] for each in known):
+        return HttpResponseNotModified(headers=headers)
+    try:
+        stored = image.file.storage.open(thumbnails.path_of(image))
+    except FileNotFoundError as error:
+        raise Http404 from error
+    return FileResponse(stored, content_type="image/webp", headers=headers)
 
 
 @require_safe

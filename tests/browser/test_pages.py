@@ -8,8 +8,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from accounts.models import User
+from classifier import services
 from classifier.models import CellImage, ModelVersion
 from tests.browser.conftest import Visit
+from tests.conftest import PASSWORD
 from tests.factories import prediction_of
 
 pytestmark = pytest.mark.browser
@@ -35,6 +37,9 @@ SIGNED_IN = (
     "/cases/",
     "/cases/open/",
     "/images/",
+    "/laboratory/",
+    "/notifications/",
+    "/trials/",
     "/accounts/password/change/",
     "/accounts/logout/",
     "/no-such-page/",
@@ -55,6 +60,27 @@ def laboratory_at_work(make_image: Callable[..., CellImage], model_version: Mode
     prediction_of(unsure, model_version, label="", abstained=True, confidence=0.4, **doubt)
     images = (certain, doubtful, unsure, waiting, failed)
     return [f"/cases/{certain.case_id}/", *(f"/images/{image.pk}/" for image in images)]
+
+
+@pytest.fixture
+def signed_case(
+    make_image: Callable[..., CellImage], model_version: ModelVersion, reader: User, technologist: User
+) -> list[str]:
+    """A case whose report was signed, amended and signed again, and is being corrected; the paths of its pages."""
+    images = [make_image("classified", name=f"{place}.jpg") for place in range(4)]
+    for image, label in zip(images, ("lymphocyte", "neutrophil", "basophil", "erythroblast"), strict=True):
+        prediction_of(image, model_version, label=label, suggestion=label, conformal_set=[label])
+        services.review_image(actor=technologist, image=image, verdict="CONFIRMED")
+    case = images[0].case
+    services.release_report(actor=reader, case=case, password=PASSWORD, reason="few cells on the smear")
+    services.amend_report(actor=reader, case=case, kind="amended", reason="a colleague looked again")
+    services.review_image(actor=reader, image=images[1], verdict="CORRECTED", final_label="eosinophil")
+    services.void_image(actor=reader, image=images[2], reason="from another patient")
+    services.release_report(actor=reader, case=case, password=PASSWORD, reason="few cells", comment="Repeat in a week.")
+    services.assign_case(actor=technologist, case=case, reader=reader)
+    base = f"/cases/{case.pk}/"
+    signed = [base, f"{base}reports/1/", f"{base}reports/2/", f"{base}amend/", f"{base}edit/", f"{base}assign/"]
+    return [*signed, f"{base}void/", f"{base}release/", f"{base}trial/", f"/images/{images[1].pk}/"]
 
 
 def faults_of(page: Page) -> list[str]:
@@ -82,6 +108,30 @@ def test_every_page_is_accessible_and_fits(
         faults += faults_of(page)
     page = visit(technologist, "/", width=width, theme=theme)
     for path in (*SIGNED_IN, *laboratory_at_work):
+        page.goto(path)
+        faults += faults_of(page)
+    assert faults == []
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark"), (2560, "light")])
+def test_every_page_of_a_signed_case_is_accessible_and_fits(
+    visit: Visit, reader: User, signed_case: list[str], width: int, theme: str
+) -> None:
+    faults = []
+    page = visit(reader, "/cases/", width=width, theme=theme)
+    for path in ("/cases/", "/notifications/", *signed_case):
+        page.goto(path)
+        faults += faults_of(page)
+    assert faults == []
+
+
+@pytest.mark.parametrize("who", ["auditor", "lab_admin"])
+def test_people_who_review_nothing_read_the_same_pages(
+    visit: Visit, who: str, signed_case: list[str], request: pytest.FixtureRequest
+) -> None:
+    page = visit(request.getfixturevalue(who), "/cases/")
+    faults = faults_of(page)
+    for path in ("/laboratory/", *signed_case[:3]):
         page.goto(path)
         faults += faults_of(page)
     assert faults == []
