@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import OuterRef, Subquery
 
 from classifier.active_model import active_version, verified_card
-from classifier.models import CellImage, LaboratorySettings, ModelVersion, Prediction
+from classifier.models import CaseStatus, CellImage, LaboratorySettings, ModelVersion, Prediction
 from ml.errors import ModelUnavailable
 from ml.labels import display_name
 from ml.model_card import ModelCard
@@ -122,8 +122,8 @@ def effect_of_thresholds(laboratory_id: UUID, now: float | None) -> Effect | Non
 def effect_on_own_cells(
     laboratory_id: UUID, version: ModelVersion, card: ModelCard, now: float | None
 ) -> Effect | None:
-    classified = CellImage.objects.filter(case__laboratory=laboratory_id, classified_at__isnull=False)
-    latest = classified.order_by("-classified_at").values("pk")[:LATEST]
+    classified = CellImage.objects.filter(case__laboratory=laboratory_id, classified_at__isnull=False, void=None)
+    latest = classified.exclude(case__status=CaseStatus.VOID).order_by("-classified_at").values("pk")[:LATEST]
     said = Prediction.objects.filter(model_version=version, image__in=latest).order_by()
     confidences = [
         confidence

@@ -159,6 +159,8 @@ class ReportAdmin(VerbAdmin):
     list_select_related = ("case", "signed_by")
     date_hierarchy = "signed_at"
     show_full_result_count = False
+    # Each line reads and hashes a whole report.
+    list_per_page = 20
     exclude = ("payload_json",)
 
     @admin.display(description="as signed", boolean=True)

@@ -52,7 +52,7 @@ class CaseQuerySet(models.QuerySet["Case"]):
     def _images_counted(self, **conditions: Any) -> Coalesce:
         # A subquery for each row that is shown, not a join over all that are not.
         images: models.Manager[Any] = self.model._meta.get_field("images").related_model.objects  # type: ignore[union-attr]
-        own = images.filter(case=OuterRef("pk"), **conditions).order_by().values("case")
+        own = images.filter(case=OuterRef("pk"), void=None, **conditions).order_by().values("case")
         return Coalesce(Subquery(own.annotate(count=Count("pk")).values("count")), 0)
 
 

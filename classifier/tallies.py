@@ -5,15 +5,15 @@ newest prediction says; void images not at all. The database counts: a case of 5
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from django.db import models
 
-from classifier.differential import Differential, Tally, differential
+from classifier.differential import Blocker, Differential, Tally, differential
 from classifier.laboratory_settings import rules_of
-from classifier.models import Case, CellImage, ImageStatus, LaboratorySettings, Prediction
+from classifier.models import Case, CaseStatus, CellImage, ImageStatus, LaboratorySettings, Prediction
 
 
 @dataclass
@@ -84,9 +84,13 @@ def tallies_of(cases: Iterable[Case]) -> dict[UUID, Tally]:
 
 
 def differential_of(case: Case, tally: Tally, settings: LaboratorySettings) -> Differential:
-    """The differential of a case by its tally and the laboratory's settings; no query."""
+    """The differential of a case by its tally and the laboratory's settings; no query. A void case says so first."""
     wbc = None if case.wbc_value is None else float(case.wbc_value)
-    return differential(tally, rules_of(settings), wbc)
+    counted = differential(tally, rules_of(settings), wbc)
+    if case.status != CaseStatus.VOID:
+        return counted
+    void = Blocker("case_void", 0, "The case is void: it was entered in error, and nothing of it counts.")
+    return replace(counted, blocked_by=(void, *counted.blocked_by))
 
 
 def _newest(column: str, kind: models.Field) -> models.Case:

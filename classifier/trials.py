@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 
 from classifier.differential import Differential, Rules, Tally, differential
-from classifier.models import CellImage, ModelTrial, Prediction, TrialPrediction
+from classifier.models import CaseStatus, CellImage, ModelTrial, Prediction, TrialPrediction
 from classifier.querysets import CellImageQuerySet
 
 TRIAL_FAILURES: dict[str, str] = {
@@ -158,7 +158,7 @@ def comparison_of(trial: ModelTrial) -> Comparison:
 
 
 def latest_of_each_case(trials: QuerySet[ModelTrial]) -> QuerySet[ModelTrial]:
-    """The finished ones, of which a case that was tried twice with a version has only the newest: each image once."""
+    """The finished ones of cases that are not void; of a case that was tried twice with a version only the newest."""
     finished = Q(finished_at__isnull=False, failure_code="")
     newer = ModelTrial.objects.filter(
         finished,
@@ -166,7 +166,7 @@ def latest_of_each_case(trials: QuerySet[ModelTrial]) -> QuerySet[ModelTrial]:
         model_version=OuterRef("model_version"),
         requested_at__gt=OuterRef("requested_at"),
     )
-    return trials.filter(finished).exclude(Exists(newer))
+    return trials.filter(finished).exclude(case__status=CaseStatus.VOID).exclude(Exists(newer))
 
 
 def comparison_from(rows: Iterable[dict[str, Any]]) -> Comparison:

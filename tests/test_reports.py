@@ -157,7 +157,7 @@ def test_pdf_prints_every_figure_of_the_payload() -> None:
     assert "15.0 % L" in first
     assert "15.5 % H" in first
     assert "2.0 per 100 WBC" in first
-    assert "200 leukocytes counted (target 200); every cell was reviewed by a person." in first
+    assert "200 leukocytes counted (target 200); every cell counted was reviewed by a person." in first
     for limit in sample_payload()["limits"]:
         assert limit in back
 

@@ -120,7 +120,6 @@ def test_withdrawals_step_back_through_the_chain_to_the_unreviewed_image(
         ({"verdict": "CORRECTED"}, "final_label_missing"),
         ({"verdict": "CORRECTED", "final_label": "lymphocyte"}, "nothing_to_correct"),
         ({"verdict": "CORRECTED", "final_label": "dragon"}, "unknown_cell_type"),
-        ({"verdict": "CONFIRMED", "final_label": "monocyte"}, "final_label_not_wanted"),
         ({"verdict": "UNUSABLE", "final_label": "monocyte"}, "final_label_not_wanted"),
         ({"verdict": "WITHDRAWN"}, "nothing_to_withdraw"),
         ({"verdict": "MANUAL", "final_label": "monocyte"}, "not_failed"),

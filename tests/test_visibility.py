@@ -9,7 +9,9 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
+from classifier import services, urls
 from classifier.models import Case, CellImage, ModelVersion
+from tests.conftest import PASSWORD
 from tests.factories import prediction_of
 
 SignIn = Callable[[User], Client]
@@ -20,20 +22,39 @@ FRAGMENT = {"X-Fragment": "1"}
 
 # --- Who may see what ------------------------------------------------------------------------------------------
 
-PAGES = ["case", "image", "image-file", "image-heat-map", "upload-to-case", "image-requeue"]
+# Every address of a case or an image, found in the URL conf, so that a new one can't be forgotten.
+ABOUT_SOMETHING = {
+    str(pattern.name): sorted(pattern.pattern.converters)
+    for pattern in urls.urlpatterns
+    if {"case_id", "image_id"} & set(pattern.pattern.converters)
+}
+OTHERS = {"version": 1, "kind": "pdf"}
 OPEN_TO_ALL = {"about", "account_login", "account_reset_password", "healthz", "api-schema", "api-docs"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ABOUT_SOMETHING)
 def test_stranger_gets_404_for_what_belongs_to_another_laboratory(
-    page: str, sign_in: SignIn, stranger: User, make_image: MakeImage, model_version: ModelVersion
+    page: str,
+    sign_in: SignIn,
+    stranger: User,
+    reader: User,
+    technologist: User,
+    make_image: MakeImage,
+    model_version: ModelVersion,
 ) -> None:
     image = make_image("classified")
     prediction_of(image, model_version)
-    url = reverse(page, args=[image.case_id if "case" in page else image.pk])
+    services.review_image(actor=technologist, image=image, verdict="CONFIRMED")
+    services.release_report(actor=reader, case=image.case, password=PASSWORD, reason="one cell")
+    ids = {"case_id": image.case_id, "image_id": image.pk, **OTHERS}
+    url = reverse(page, kwargs={name: ids[name] for name in ABOUT_SOMETHING[page]})
     client = sign_in(stranger)
 
-    assert (client.post if page in {"upload-to-case", "image-requeue"} else client.get)(url).status_code == 404
+    # An address for forms sends who comes by a link to the form's page, which is not there either.
+    assert client.get(url, follow=True).status_code == 404
+    assert client.post(url, {"file": SimpleUploadedFile("cell.jpg", b"cell")}).status_code in {404, 405}
+    # The image of this test never went through the worker, so it has no thumbnail.
+    assert sign_in(reader).get(url, follow=True).status_code == (404 if page == "image-thumbnail" else 200)
 
 
 @pytest.mark.parametrize("actor", ["reader", "auditor", "lab_admin"])

@@ -55,7 +55,7 @@ class BlockerSerializer(serializers.Serializer[Any]):
     """Why the case can't be released yet."""
 
     code = serializers.ChoiceField(
-        ("no_images", "queued", "failed", "unidentified", "unreviewed", "below_target_count")
+        ("case_void", "no_images", "queued", "failed", "unidentified", "unreviewed", "below_target_count")
     )
     count = serializers.IntegerField()
     message = serializers.CharField()

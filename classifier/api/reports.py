@@ -23,7 +23,14 @@ from classifier.reports.exports import exported, fhir_json
 from classifier.reports.forms import COMMENT_LENGTH
 from classifier.reports.standing import Standing
 from classifier.reports.versions import ReportVersion, version_of, versions_of
-from classifier.services.reports import amend_report, export_draft, record_export, record_view, release_report
+from classifier.services.reports import (
+    amend_report,
+    export_draft,
+    record_export,
+    record_view,
+    release_report,
+    require_whole,
+)
 
 
 class ReleaseSerializer(serializers.Serializer[Any]):
@@ -143,6 +150,7 @@ class ReportDetail(APIView):
     def get(self, request: Request, report_id: UUID) -> Response:
         user = acting(request)
         version = visible_version(user, report_id)
+        require_whole(version.report)
         record_view(actor=user, report=version.report)
         return Response(ReportSerializer(version, context={"request": request}).data)
 

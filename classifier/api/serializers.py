@@ -98,6 +98,13 @@ class ReviewSerializer(serializers.ModelSerializer[Review]):
         return instance.as_dict()
 
 
+class VoidSerializer(serializers.Serializer[Any]):
+    """An image that was entered in error."""
+
+    reason = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
 class CellImageSerializer(serializers.ModelSerializer[CellImage]):
     """One picture, and how far it has come. `prediction`, `failure` and `review` are null until there is one."""
 
@@ -107,6 +114,7 @@ class CellImageSerializer(serializers.ModelSerializer[CellImage]):
     prediction = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
     review = serializers.SerializerMethodField()
+    void = serializers.SerializerMethodField()
 
     class Meta:
         model = CellImage
@@ -123,6 +131,7 @@ class CellImageSerializer(serializers.ModelSerializer[CellImage]):
             "prediction",
             "failure",
             "review",
+            "void",
         )
         read_only_fields = fields
 
@@ -136,6 +145,11 @@ class CellImageSerializer(serializers.ModelSerializer[CellImage]):
         if not image.failure_code:
             return None
         return {"code": image.failure_code, "message": image.failure_message}
+
+    @extend_schema_field(VoidSerializer(allow_null=True))
+    def get_void(self, image: CellImage) -> dict[str, Any] | None:
+        """Why the image was taken out as entered in error: then it counts nowhere. Null for all others."""
+        return dict(VoidSerializer(image.void).data) if image.is_void else None
 
     @extend_schema_field(ReviewSerializer(allow_null=True))
     def get_review(self, image: CellImage) -> dict[str, Any] | None:

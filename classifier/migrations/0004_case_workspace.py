@@ -322,6 +322,10 @@ class Migration(migrations.Migration):
             model_name='void',
             constraint=models.CheckConstraint(condition=models.Q(('reason', ''), _negated=True), name='void_has_reason'),
         ),
+        migrations.AddIndex(
+            model_name='cellimage',
+            index=models.Index(condition=models.Q(('has_thumbnail', False), ('status__in', ['classified', 'reviewed'])), fields=['id'], name='image_without_thumbnail'),
+        ),
         insert_only("classifier_review"),
         insert_only("classifier_void"),
         insert_only("classifier_report"),

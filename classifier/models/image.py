@@ -107,6 +107,11 @@ class CellImage(models.Model):
             models.Index(fields=["uploaded_by", "-uploaded_at", "-id"], name="image_uploader_newest"),
             models.Index(fields=["-uploaded_at", "-id"], name="image_newest"),
             models.Index(fields=["classified_at"], name="image_classified_at"),
+            models.Index(
+                fields=["id"],
+                name="image_without_thumbnail",
+                condition=Q(has_thumbnail=False, status__in=["classified", "reviewed"]),
+            ),
         ]
 
     def __str__(self) -> str:

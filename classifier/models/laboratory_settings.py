@@ -15,7 +15,8 @@ class LaboratorySettings(Fact):
     """One version of a laboratory's ranges, codes and policies. The newest counts; reports name the one they used.
 
     `cell_types` is in the laboratory's order: `{"slug", "range_low", "range_high", "loinc"}` each, the ranges in
-    percent of leukocytes or null. `abstain_below` is a confidence (a fraction) under which a class becomes a mere suggestion.
+    percent of leukocytes or null. `abstain_below` is a confidence (a fraction) under which a class becomes a mere
+    suggestion.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 from uuid import UUID, uuid5
 
+from classifier.differential import PER_100_WBC
 from classifier.reports.standing import Standing
 from classifier.reports.words import (
     BASES,
@@ -167,9 +168,9 @@ class BundleBuilder:
             resource["device"] = self.reference("Device", self.device_id(main), f"{main['name']} {main['version']}")
         return resource
 
-    def cell_type(self, label: str) -> Json:
+    def cell_type(self, label: str, *, with_loinc: bool = True) -> Json:
         coding = [self.own_code("cell-type", label, name_of(label))]
-        if loinc := self.payload["codes"].get(label):
+        if with_loinc and (loinc := self.payload["codes"].get(label)):
             coding.insert(0, {"system": LOINC, "code": loinc})
         return {"coding": coding, "text": name_of(label)}
 
@@ -226,6 +227,9 @@ class BundleBuilder:
         """A type outside the denominator: per 100 leukocytes where that is asked for, else how many were seen."""
         resource = self.observation(outside["label"])
         if outside["per_100_wbc"] is None:
+            if outside["label"] == PER_100_WBC:
+                # The laboratory's code is that of a rate, and without leukocytes there is none.
+                resource["code"] = self.cell_type(outside["label"], with_loinc=False)
             return without_empty({**resource, "valueInteger": outside["n"]})
         resource["valueQuantity"] = {
             "value": outside["per_100_wbc"],

@@ -56,7 +56,7 @@ def build_payload(case: Case, *, signature: Signature | None = None) -> Json:
         time = time_words(signature.signed_at, settings.time_zone)
         said = statement(signer=str(signature.signer), time=time, models=models)
     else:
-        said = draft_statement(differential["basis"])
+        said = draft_statement(differential)
     return {
         "schema": SCHEMA,
         "report": signed_part(signature, settings.time_zone) if signature else None,

@@ -22,7 +22,7 @@ LIMITS = (
     SAMPLING_ONLY,
 )
 BASES = {
-    "reviewed": "every cell was reviewed by a person",
+    "reviewed": "every cell counted was reviewed by a person",
     "pre_classified": "no cell was reviewed by a person",
     "mixed": "some cells were not reviewed by a person",
 }
@@ -96,9 +96,12 @@ def statement(*, signer: str, time: str, models: Sequence[Mapping[str, Any]]) ->
     return f"AI-assisted, verified by {signer}, {time}. Model {named}."
 
 
-def draft_statement(basis: str) -> str:
+def draft_statement(differential: Mapping[str, Any]) -> str:
     """What stands in the place of the signature while there is none."""
-    return "Every cell was reviewed by a person; nobody has signed." if basis == "reviewed" else NOT_VERIFIED
+    unread = {"queued", "failed", "unidentified", "unreviewed"} & {each["code"] for each in differential["blocked_by"]}
+    if unread or differential["basis"] != "reviewed":
+        return NOT_VERIFIED
+    return "Every cell was reviewed by a person; nobody has signed."
 
 
 def review_words(review: Mapping[str, int]) -> str:

@@ -35,9 +35,16 @@ def held_open(case: Case) -> Case:
     return Case.objects.get(pk=case.pk)
 
 
+def storable(text: str) -> str:
+    """The text, trimmed. Raises InvalidInput (unstorable_text) for NUL, which PostgreSQL can't keep."""
+    if "\x00" in text:
+        raise InvalidInput("unstorable_text", "The text holds a character that can't be stored (NUL). Take it out.")
+    return text.strip()
+
+
 def required_reason(reason: str) -> str:
-    """The reason, trimmed. Raises InvalidInput (reason_missing, reason_too_long)."""
-    reason = reason.strip()
+    """The reason, trimmed. Raises InvalidInput (reason_missing, reason_too_long, unstorable_text)."""
+    reason = storable(reason)
     if not reason:
         raise InvalidInput("reason_missing", "Say why, in a few words.")
     if len(reason) > 500:

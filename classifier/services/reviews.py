@@ -12,7 +12,7 @@ from accounts.roles import Verb
 from classifier.case_transitions import move_case
 from classifier.errors import Conflict, InvalidInput
 from classifier.models import Case, CaseStatus, CellImage, ImageStatus, Prediction, Review, Verdict
-from classifier.services.permission import require, require_editable
+from classifier.services.permission import require, require_editable, storable
 from classifier.transitions import move
 from ml.labels import CELL_TYPES
 
@@ -32,15 +32,18 @@ def review_image(
     `previous_review` is the id of the review that the actor has seen counting (None: that there was none); where
     another one counts by now, nothing is written. Left out, nothing is compared. The same review sent again, after an
     answer that was lost, is found and returned. WITHDRAWN makes the review before the one that counts count again.
+    CONFIRMED may say in `final_label` which class of the model the actor has seen: any other is not confirmed.
 
     Raises NotAllowed; InvalidInput (unknown_verdict, unknown_cell_type, final_label_missing, final_label_not_wanted,
     nothing_to_confirm, nothing_to_correct, not_failed, nothing_to_withdraw, comment_too_long); Conflict (review_changed
-    with the other's review, not_classified_yet, image_void, case_released, case_void).
+    with the other's review, prediction_changed, not_classified_yet, image_void, case_released, case_void).
     """
     require(actor, Verb.REVIEW, image.case)
     # Two reviews of a case, or a review and the release, never pass each other.
     case = Case.objects.select_for_update(no_key=True).get(pk=image.case_id)
-    image = CellImage.objects.select_related("current_review__reader", "void").get(pk=image.pk)
+    # Nor do a review and a newer model's prediction, which takes the image alone.
+    held = CellImage.objects.select_for_update(of=("self",), no_key=True)
+    image = held.select_related("current_review__reader", "void").get(pk=image.pk)
     if previous_review is not ... and image.current_review_id != previous_review:
         return sent_before(actor, image, verdict, final_label, previous_review) or refuse_changed(image)
     require_editable(case)
@@ -52,7 +55,7 @@ def review_image(
         image=image,
         reader=actor,
         verdict=verdict,
-        comment=comment.strip(),
+        comment=storable(comment),
         previous=image.current_review,
         failure_code=image.failure_code or (image.current_review.failure_code if image.current_review else ""),
     )
@@ -100,7 +103,8 @@ def say(review: Review, final_label: str) -> None:
             if prediction is None or not prediction.label:
                 raise InvalidInput("nothing_to_confirm", "The model gives no class here, so say what the cell is.")
             if final_label not in ("", prediction.label):
-                raise InvalidInput("final_label_not_wanted", "Confirming keeps the model's class; correct it instead.")
+                message = "The model's result is not the one that was confirmed. Look at it and decide again."
+                raise Conflict("prediction_changed", message)
             review.final_label = prediction.label
         case Verdict.CORRECTED:
             if prediction is None:
