@@ -1,4 +1,4 @@
-"""What `make test` does: the suite on PostgreSQL, then on SQLite, then one plain summary.
+"""What `make test` does: the suite on PostgreSQL and, beside it, on SQLite, then one plain summary.
 
 Whatever could not run is listed in lines that start with `not run:`; nothing is left out silently.
 """
@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +30,8 @@ class Run:
     closing: str = "pytest did not come to its end"
     not_run: set[str] = field(default_factory=set)
 
-    def execute(self, arguments: list[str]) -> None:
-        print(f"\n== The tests on {self.database} ==", flush=True)
+    def execute(self, arguments: list[str], show: Callable[[str], None]) -> None:
+        show(f"\n== The tests on {self.database} ==\n")
         markers = " and ".join(f"not {marker}" for marker in self.left_out)
         pytest = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-rs", "--color=no", "-m", markers, *arguments],
@@ -43,7 +45,7 @@ class Run:
         )
         with pytest:
             for line in pytest.stdout or ():
-                print(line, end="", flush=True)
+                show(line)
                 self.note(line.rstrip())
         self.code = pytest.returncode
 
@@ -71,8 +73,13 @@ def main(arguments: list[str]) -> int:
         # A page looks the same on every database, and the model knows none.
         Run("SQLite", left_out=[*too_long, "browser", "model"]),
     ]
-    for run in runs:
-        run.execute(arguments)
+    postgresql, sqlite = runs
+    held_back: list[str] = []
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        second = beside.submit(sqlite.execute, arguments, held_back.append)
+        postgresql.execute(arguments, lambda line: print(line, end="", flush=True))
+        second.result()
+    print("".join(held_back), end="")
     print("\n== Summary ==")
     for reason in sorted(missing().union(*(run.not_run for run in runs))):
         print(f"not run: {reason}")
