@@ -268,8 +268,10 @@ def sweep_expired_claims() -> int:
     Only a worker lost while it held a single image speaks against that image. Returns how many were taken back.
     """
     expired = CellImage.objects.expired()
+    hopeless = expired.filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1)
+    last_tried = list(hopeless)
     failed = move(
-        expired.filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1),
+        hopeless,
         source=ImageStatus.CLAIMED,
         target=ImageStatus.FAILED,
         failure_code="worker_lost",
@@ -282,6 +284,7 @@ def sweep_expired_claims() -> int:
         faults=F("faults") + 1,
     )
     others = move(expired, source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED)
+    notify_images_done(last_tried)
     if freed := failed + suspects + others:
         logger.warning("claims_expired", requeued=suspects + others, failed=failed)
     if CellImage.objects.claimable().exists():

@@ -140,6 +140,19 @@ def test_last_picture_may_also_have_failed(
     assert lines_of(technologist) == [(DONE, case)]
 
 
+def test_last_picture_may_also_have_killed_its_worker_three_times(
+    technologist: User, case: Case, make_image: MakeImage
+) -> None:
+    for _ in range(9):
+        make_image("classified")
+    long_ago = timezone.now() - timedelta(hours=1)
+    make_image("claimed", claim_expires_at=long_ago, claimed_alone=True, faults=2)
+
+    pipeline.sweep_expired_claims()
+
+    assert lines_of(technologist) == [(DONE, case)]
+
+
 @pytest.mark.parametrize(
     ("why", "count", "change"),
     [

@@ -3,7 +3,7 @@
 A notification is written in the transaction of the act that it tells of; the act is what the audit trail keeps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -38,11 +38,13 @@ def notify(
         )
 
 
-def notify_images_done(images: Iterable[CellImage]) -> None:
+def notify_images_done(images: Sequence[CellImage]) -> None:
     """Tell those who uploaded many of these images lately that none of the case waits any longer.
 
     For the pipeline, after a micro-batch: one query while a case still waits, and nothing is ever raised.
     """
+    if not images:
+        return
     uploaders = {(image.case_id, image.uploaded_by_id) for image in images}
     try:
         waiting = CellImage.objects.waiting().filter(case=OuterRef("pk"), void=None)
