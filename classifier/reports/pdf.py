@@ -25,6 +25,7 @@ from reportlab.platypus import (
 )
 
 from classifier.reports.fonts import BOLD, NO_GLYPH, NOT_PRINTED, REGULAR, printable
+from classifier.reports.page import facts_of
 from classifier.reports.pdf_chart import BAND, GRID, INK, QUIET, colour_of, differential_chart
 from classifier.reports.standing import Standing
 from classifier.reports.words import (
@@ -35,7 +36,6 @@ from classifier.reports.words import (
     figure,
     flag_words,
     limits_words,
-    moment_words,
     name_of,
     range_words,
     review_words,
@@ -210,17 +210,7 @@ def boxed(text: str) -> Table:
 
 
 def case_facts(payload: Mapping[str, Any]) -> Table:
-    case = payload["case"]
-    wbc = case["wbc"]
-    facts = [
-        ("Accession number", case["accession_number"]),
-        ("Patient pseudonym", case["patient_pseudonym"]),
-        ("Specimen", case["specimen"]),
-        ("Collected", moment_words(case["collected_at"])),
-        ("Case opened", moment_words(case["opened_at"])),
-        ("WBC", f"{wbc['value']:g} x 10⁹/L ({wbc['source']})" if wbc else ""),
-    ]
-    cells = [[words(name, SMALL), words(value)] for name, value in facts if value]
+    cells = [[words(name, SMALL), words(value)] for name, value in facts_of(payload)]
     rows = [left + right for left, right in zip(cells[::2], [*cells[1::2], ["", ""]], strict=False)]
     table = Table(rows, colWidths=[28 * mm, WIDTH / 2 - 28 * mm] * 2)
     table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *PADDING, ("LEFTPADDING", (0, 0), (-1, -1), 0)]))
