@@ -5,7 +5,6 @@ out.
 import json
 import platform
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +80,6 @@ def train_product(
     then tested on: how the recipe does on a microscope that it never saw.
     Raises UnusableData for pictures or weights that can't be used.
     """
-    started = time.monotonic()
     weights = weights or data / WEIGHTS
     if not weights.is_file():
         raise UnusableData("The ImageNet weights are missing from the data folder; give them with --weights.")
@@ -98,10 +96,10 @@ def train_product(
     from ml.train import train_network
 
     training, validation = (load_examples(of_part(cells, part), labels) for part in ("train", "validation"))
-    network = train_network(training, validation, len(labels), recipe, weights, folder)
+    network, seconds = train_network(training, validation, len(labels), recipe, weights, folder)
     summary = {
         "recipe": recipe.as_dict(),
-        "seconds": round(time.monotonic() - started),
+        "seconds": round(seconds),
         "sources": count_cells(cells),
         "manifest": MANIFEST_FILE,
         "manifest_sha256": manifest_sha256,

@@ -34,6 +34,7 @@ from ml.progress import Progress, say
 from ml.recipe import Recipe, Stage
 
 CHECKPOINT = "checkpoint.npz"
+LOG = "training.csv"
 _LENDERS_EVERY = 7  # every so many pictures lends its stain to others
 
 
@@ -100,15 +101,17 @@ def seed_everything(seed: int) -> None:
 
 def train_network(
     training: Examples, validation: Examples, classes: int, recipe: Recipe, weights: Path | None, folder: Path
-) -> keras.Model:
-    """Train and return the network with averaged weights; `folder` gets `training.csv` and a checkpoint.
+) -> tuple[keras.Model, float]:
+    """Train a network; return it with averaged weights, and the seconds that it took in all parts of the run.
 
-    Raises UnusableData where the folder holds the checkpoint of another run.
+    `folder` gets `training.csv` and a checkpoint. Raises UnusableData where it holds the checkpoint of another run.
     """
     seed_everything(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(folder / CHECKPOINT, recipe, training, weights)
     state = checkpoint.load()
+    stopwatch = Stopwatch(state.seconds if state else 0.0)
+    log = TrainingLog(folder / LOG, sorted(set(validation.sources)), state.step if state else 0)
     network = build_network(classes, recipe.stages[0].size if recipe.stages else INPUT_SIZE, weights)
     if state is None:
         warm_head(network, training, recipe)
@@ -119,9 +122,9 @@ def train_network(
     for stage in recipe.stages:
         network = resized_network(network, stage.size)
         if state is None or state.step < done + stage.steps:
-            state = fine_tune(network, training, validation, recipe, stage, done, state, checkpoint, folder)
+            state = fine_tune(network, training, validation, recipe, stage, done, state, checkpoint, log, stopwatch)
         done += stage.steps
-    return resized_network(network, INPUT_SIZE)
+    return resized_network(network, INPUT_SIZE), state.seconds if state else stopwatch.seconds
 
 
 def pooled_features(network: keras.Model, views: NDArray[np.uint8], what: str) -> NDArray[np.float32]:
@@ -229,7 +232,8 @@ def fine_tune(
     done: int,
     state: "State | None",
     checkpoint: "Checkpoint",
-    folder: Path,
+    log: "TrainingLog",
+    stopwatch: "Stopwatch",
 ) -> "State":
     """Carry out one stage, of which `done` steps came before, from `state` on; return the state at its end.
 
@@ -246,22 +250,21 @@ def fine_tune(
     step = build_step(network, optimizer, recipe)
     views = validation.views(stage.size)
     progress = Progress(f"step ({stage.size} px)", last - first, every_seconds=5)
-    started = time.monotonic()
     losses: deque[float] = deque(maxlen=50)
-    log = TrainingLog(folder / "training.csv", sorted(set(validation.sources)), is_new=first == 0)
     for number, batch in enumerate(ViewBatches(training, recipe, stage, first, last), start=first + 1):
         losses.append(step(*batch))
         progress.advance(note=f"loss {np.mean(losses):.3f}")
         if number % recipe.check_every and number != last:
             continue
         earlier = state.earlier if state else []
-        state = State(number, network.get_weights(), [variable.numpy() for variable in optimizer.variables], earlier)
+        trained = [variable.numpy() for variable in optimizer.variables]
+        state = State(number, stopwatch.seconds, network.get_weights(), trained, earlier)
         optimizer.finalize_variable_values(variables)
         if number == last and not earlier:
             state = replace(state, earlier=network.get_weights())
         if number == recipe.steps:
             network.set_weights(blended(network.get_weights(), state.earlier, recipe.first_stage_share))
-        log.write(number, time.monotonic() - started, float(np.mean(losses)), *judge(network, views, validation))
+        log.write(number, state.seconds, float(np.mean(losses)), *judge(network, views, validation))
         if number == recipe.steps:
             state = replace(state, weights=network.get_weights())
         else:
@@ -305,32 +308,51 @@ def judge(network: keras.Model, views: NDArray[np.uint8], validation: Examples) 
     )
 
 
-class TrainingLog:
-    """`training.csv`: one line a check."""
+class Stopwatch:
+    """The seconds of a run, in all its parts; what an interruption undid is not among them."""
 
-    def __init__(self, path: Path, sources: Sequence[str], is_new: bool) -> None:
+    def __init__(self, before: float) -> None:
+        self._before, self._started = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far."""
+        return self._before + time.monotonic() - self._started
+
+
+class TrainingLog:
+    """`training.csv`: one line a check. Lines after step `done`, which a run goes on from, are taken out."""
+
+    def __init__(self, path: Path, sources: Sequence[str], done: int) -> None:
         self._path = path
-        if is_new or not path.exists():
-            self._append(["step", "seconds", "loss", "validation_accuracy", *sources, "heat_map_peak"], "w")
+        head = ["step", "seconds", "loss", "validation_accuracy", *sources, "heat_map_peak"]
+        self._write([head, *self._lines_up_to(done)], "w")
 
     def write(self, step: int, seconds: float, loss: float, right: float, by_source: list[float], peak: float) -> None:
         """Add a line, and say it."""
         values = [round(loss, 4), round(right, 4), *(round(share, 4) for share in by_source), round(peak, 3)]
-        self._append([step, round(seconds), *values], "a")
+        self._write([[step, round(seconds), *values]], "a")
         say(f"checked at step {step}: {values}")
 
-    def _append(self, row: list[object], mode: str) -> None:
+    def _lines_up_to(self, done: int) -> list[list[str]]:
+        if not done or not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            return [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= done]
+
+    def _write(self, rows: Sequence[Sequence[object]], mode: str) -> None:
         with self._path.open(mode, newline="") as file:
-            csv.writer(file).writerow(row)
+            csv.writer(file).writerows(rows)
 
 
 @dataclass(frozen=True)
 class State:
-    """A run after `step` steps: the arrays of the network and of the optimizer, in their own order, and the averaged
-    weights at the end of the first stage.
+    """A run after `step` steps and `seconds` of work: the arrays of the network and of the optimizer, in their own
+    order, and the averaged weights at the end of the first stage.
     """
 
     step: int
+    seconds: float
     weights: list[NDArray[np.float32]]
     optimizer: list[NDArray[np.generic]]
     earlier: list[NDArray[np.float32]] = field(default_factory=list)
@@ -359,7 +381,8 @@ class Checkpoint:
                 [saved[f"{kind}{i}"] for i in numbers if f"{kind}{i}" in saved]
                 for kind in ("weights", "optimizer", "earlier")
             )
-            return State(int(saved["step"]), weights, optimizer, earlier)
+            seconds = float(saved.get("seconds", 0.0))  # not told by the checkpoints of version 1.1.0
+            return State(int(saved["step"]), seconds, weights, optimizer, earlier)
 
     def save(self, state: State) -> None:
         """Keep a state instead of the one before."""
@@ -368,5 +391,6 @@ class Checkpoint:
         arrays |= {f"earlier{i}": value for i, value in enumerate(state.earlier)}
         fresh = self._path.with_suffix(".part")
         with fresh.open("wb") as file:
-            np.savez(file, allow_pickle=False, run=np.array(self._run), step=np.array(state.step), **arrays)
+            numbers = {"step": np.array(state.step), "seconds": np.array(state.seconds)}
+            np.savez(file, allow_pickle=False, run=np.array(self._run), **numbers, **arrays)
         fresh.replace(self._path)

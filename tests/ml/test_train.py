@@ -79,18 +79,26 @@ def test_an_interrupted_run_goes_on_where_it_saved_itself(
     saved = train.Checkpoint(tmp_path / train.CHECKPOINT, RECIPE, examples, None).load()
     assert saved is not None
     assert saved.step == 3
+    assert saved.seconds > 0
+    # Ended between the log and the save that belongs to it: the line is written again, and not twice.
+    train.TrainingLog(tmp_path / train.LOG, ["pbc", "raabin"], 3).write(4, 9.0, 0.5, 0.5, [0.5, 0.5], 0.1)
 
     monkeypatch.setattr(train, "warm_head", None)  # would fail: what was learnt is not learnt again
-    network = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    network, seconds = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    assert seconds > saved.seconds
     assert network.input_shape == (None, INPUT_SIZE, INPUT_SIZE, 3)
-    log = (tmp_path / "training.csv").read_text().splitlines()
+    log = (tmp_path / train.LOG).read_text().splitlines()
     assert log[0] == "step,seconds,loss,validation_accuracy,pbc,raabin,heat_map_peak"
-    assert [line.split(",")[0] for line in log[1:]] == ["2", "3", "4"]
+    lines = [line.split(",") for line in log[1:]]
+    assert [line[0] for line in lines] == ["2", "3", "4"]
+    assert [int(line[1]) for line in lines] == sorted(int(line[1]) for line in lines)
+    assert int(lines[-1][1]) == round(seconds)
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
     assert any(not np.array_equal(a, b) for a, b in zip(saved.weights, network.get_weights(), strict=True))
 
     # A finished run is not trained a second time.
-    again = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    again, seconds_again = train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
+    assert seconds_again == seconds
     for first, second in zip(network.get_weights(), again.get_weights(), strict=True):
         assert np.array_equal(first, second)
 
@@ -98,11 +106,27 @@ def test_an_interrupted_run_goes_on_where_it_saved_itself(
 def test_the_checkpoint_of_another_run_is_refused(examples: Examples, tmp_path: Path) -> None:
     from ml.train import CHECKPOINT, Checkpoint, State
 
-    Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples, None).save(State(2, [], []))
+    Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples, None).save(State(2, 1.0, [], []))
     (tmp_path / "other.h5").write_bytes(b"other weights")
     for recipe, weights in ((replace(RECIPE, seed=8), None), (RECIPE, tmp_path / "other.h5")):
         with pytest.raises(UnusableData, match="another recipe"):
             Checkpoint(tmp_path / CHECKPOINT, recipe, examples, weights).load()
+
+
+def test_a_checkpoint_that_does_not_tell_its_seconds_is_gone_on_from(examples: Examples, tmp_path: Path) -> None:
+    from ml.train import CHECKPOINT, Checkpoint, State
+
+    checkpoint = Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples, None)
+    checkpoint.save(State(2, 1.5, [np.ones(3, np.float32)], []))
+    with np.load(tmp_path / CHECKPOINT) as saved:
+        old = {name: saved[name] for name in saved.files if name != "seconds"}
+    kept = checkpoint.load()
+    np.savez(tmp_path / CHECKPOINT, **old)
+    earlier = checkpoint.load()
+    assert kept is not None
+    assert earlier is not None
+    assert (kept.seconds, earlier.seconds) == (1.5, 0.0)
+    assert (earlier.step, len(earlier.weights)) == (2, 1)
 
 
 def test_dropped_cells_keep_the_mean_of_the_others() -> None:
