@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db.models import Count, Max, Min
 from django.db.models.functions import TruncDate
@@ -25,7 +24,7 @@ class HistoryLine:
     what: str
     until: datetime | None = None
     reason: str = ""
-    report_id: UUID | None = None
+    report_version: int | None = None
 
 
 def history_of(case: Case, reports: Iterable[Report], voided: Iterable[Tile]) -> list[HistoryLine]:
@@ -41,7 +40,9 @@ def history_of(case: Case, reports: Iterable[Report], voided: Iterable[Tile]) ->
     for report in reports:
         what = f"signed version {report.version}, {report.get_kind_display().lower()}"
         lines.append(
-            HistoryLine(report.signed_at, str(report.signed_by), what, reason=report.reason, report_id=report.pk)
+            HistoryLine(
+                report.signed_at, str(report.signed_by), what, reason=report.reason, report_version=report.version
+            )
         )
         if amendment := getattr(report, "amendment", None):
             act = "began to correct" if amendment.kind == "corrected" else "began to amend"

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import Client
@@ -15,7 +16,9 @@ from classifier import gallery, services
 from classifier.gallery import Gallery, gallery_of, keys_of
 from classifier.laboratory_settings import settings_of
 from classifier.models import Case, CellImage, ModelVersion
+from tests.conftest import PASSWORD
 from tests.factories import prediction_of
+from tests.signing import ready_to_sign, settings_row
 
 SignIn = Callable[[User], Client]
 MakeImage = Callable[..., CellImage]
@@ -249,6 +252,40 @@ def test_history_says_who_reviewed_how_many(sign_in: SignIn, reader: User, class
     assert "<strong>Ruth Reyes</strong> reviewed: 2 confirmed, 1 unusable" in page
     assert "<strong>Ruth Reyes</strong> voided an image: Another slide" in page
     assert "opened the case" in page
+
+
+def test_signed_case_leads_to_its_report_from_its_head_and_from_its_history(
+    sign_in: SignIn, reader: User, technologist: User, case: Case, model_version: ModelVersion
+) -> None:
+    ready_to_sign(case, technologist=technologist, model_version=model_version)
+    services.release_report(actor=reader, case=case, password=PASSWORD)
+
+    page = sign_in(reader).get(reverse("case", args=[case.pk])).content.decode()
+
+    address = reverse("report", args=[case.pk, 1])
+    assert f'<a class="button primary" href="{address}">Report</a>' in page
+    assert f'(<a href="{address}">report</a>)' in page
+    assert f'href="{reverse("case-amend", args=[case.pk])}"' in page
+
+
+def test_times_are_those_of_the_laboratory_and_name_their_zone(
+    sign_in: SignIn, reader: User, classified: MakeImage
+) -> None:
+    image = classified()
+    settings_row(image.case.laboratory, time_zone="Asia/Kolkata")
+    client = sign_in(reader)
+    tile = client.post(reverse("image-review", args=[image.pk]), {"verdict": "UNUSABLE"}, headers=FRAGMENT)
+    local = time_in_kolkata(image)
+
+    page = client.get(reverse("case", args=[image.case_id])).content.decode()
+    tiles = client.get(reverse("case-tiles", args=[image.case_id]), {"id": str(image.pk)}).content.decode()
+
+    for drawn in (page, tiles, tile.json()["tile"]):
+        assert f'title="{local:%-d %b %Y, %H:%M} IST">{local:%H:%M}</time>' in drawn
+
+
+def time_in_kolkata(image: CellImage) -> datetime:
+    return image.reviews.get().created_at.astimezone(ZoneInfo("Asia/Kolkata"))
 
 
 @pytest.mark.parametrize(

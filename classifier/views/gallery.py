@@ -1,6 +1,7 @@
 """A case: its gallery of cells, its differential and its history; and what has changed since a page was drawn."""
 
 import uuid
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import BadRequest
@@ -15,7 +16,7 @@ from accounts.roles import Verb
 from classifier.case_history import history_of
 from classifier.case_transitions import SIGNED
 from classifier.errors import InvalidInput
-from classifier.gallery import FILTERS, changes_since, cursor_of, gallery_of, keys_of, tiles_of
+from classifier.gallery import FILTERS, Key, changes_since, cursor_of, gallery_of, keys_of, tiles_of
 from classifier.laboratory_settings import settings_of
 from classifier.models import Case, CaseStatus, CellImage, Report
 from classifier.views.bench import queue_context
@@ -27,18 +28,27 @@ TILES_AT_ONCE = 100
 @require_safe
 @never_cache
 def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
-    """The case. `?show=` keeps the tiles that block a release in one way, `?tray=` and `?page=` one tray alone."""
+    """The case. `?show=` keeps the tiles that block a release in one way, `?tray=` and `?page=` one tray alone.
+
+    Times are those of the laboratory.
+    """
     cases = Case.objects.visible_to(request.user).select_related("opened_by", "assigned_to", "void__by")
     case = get_object_or_404(cases, pk=case_id)
     # Taken first: what changes while the page is drawn is asked for again.
     moment = timezone.now()
-    keys = keys_of(settings_of(case.laboratory_id))
+    settings = settings_of(case.laboratory_id)
+    with timezone.override(settings.time_zone):
+        return render(request, "classifier/case.html", case_context(request, case, keys_of(settings), moment))
+
+
+def case_context(request: SignedInRequest, case: Case, keys: list[Key], moment: datetime) -> dict[str, Any]:
+    """What the page of the case shows, as it stands at `moment`."""
     show = request.GET.get("show", "")
     show = show if show in FILTERS else ""
     tray, page = request.GET.get("tray", ""), page_number(request.GET.get("page", ""))
     gallery = gallery_of(case, keys, show=show, tray=tray, page=page)
     reports = list(Report.objects.filter(case=case).defer("payload_json").select_related("signed_by", "amendment__by"))
-    context = {
+    return {
         "case": case,
         "gallery": gallery,
         "keys": keys,
@@ -60,7 +70,6 @@ def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
         **differential_context(case, request.user, width=chosen_width(request.GET)),
         **(queue_context() if gallery.waiting else {}),
     }
-    return render(request, "classifier/case.html", context)
 
 
 def page_number(text: str) -> int:
@@ -98,4 +107,5 @@ def case_tiles(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     except ValueError as error:
         raise BadRequest from error
     tiles = tiles_of(CellImage.objects.filter(case=case, pk__in=wanted))
-    return render(request, "classifier/_tiles.html", {"tiles": tiles, "viewer": request.user})
+    with timezone.override(settings_of(case.laboratory_id).time_zone):
+        return render(request, "classifier/_tiles.html", {"tiles": tiles, "viewer": request.user})

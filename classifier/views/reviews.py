@@ -9,11 +9,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
+from django.utils import timezone
 
 from accounts.middleware import SignedInRequest
 from classifier import services
 from classifier.errors import HematoVisionError, InvalidInput, NotAllowed
 from classifier.gallery import tiles_of
+from classifier.laboratory_settings import settings_of
 from classifier.models import Case, CellImage, Review, Verdict
 from classifier.views.posting import posted_from
 
@@ -30,8 +32,9 @@ SAID: dict[str, str] = {
 def image_review(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
     """What the user says about an image: `verdict`, or `final_label` alone, which says which verdict it is.
 
-    A script (X-Fragment) gets JSON: the image's tile as it stands now and the review that counts, or `code` and
-    `message` beside them. `reader` is who the script believes to be signed in: nothing is written for anybody else.
+    `seen_label` is the model's class that the page shows: only that one is confirmed. A script (X-Fragment) gets JSON:
+    the image's tile as it stands now and, in `review`, the one that counts by what was just said, which is what the
+    next review of the same page follows; where it is refused, the one that counts, `code` and `message`.
     """
     images = CellImage.objects.visible_to(request.user).select_related("case", "current_review")
     image = get_object_or_404(images, pk=image_id)
@@ -46,16 +49,16 @@ def image_review(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         messages.error(request, error.message)
     else:
         if is_script:
-            return tile_answer(request, image)
+            return tile_answer(request, image, review)
         messages.success(request, SAID[review.verdict])
     return redirect("image", image_id=image.pk)
 
 
 def review_as_said(request: SignedInRequest, image: CellImage) -> Review:
     said = request.POST
-    if said.get("reader", str(request.user.pk)) != str(request.user.pk):
-        raise NotAllowed("another_reader", "Somebody else is signed in now. Sign in as yourself to go on.")
     final_label = said.get("final_label", "")
+    if said.get("verdict") == Verdict.CONFIRMED:
+        final_label = final_label or said.get("seen_label", "")
     return services.review_image(
         actor=request.user,
         image=image,
@@ -86,18 +89,28 @@ def previous_review(given: str | None) -> uuid.UUID | EllipsisType | None:
         raise InvalidInput("bad_previous_review", "This page is out of date. Load it again.") from error
 
 
-def tile_answer(request: SignedInRequest, image: CellImage, error: HematoVisionError | None = None) -> HttpResponse:
+def counts_after(review: Review) -> uuid.UUID | None:
+    """The review that counts by what this one says, whatever others have said since."""
+    if review.verdict != Verdict.WITHDRAWN:
+        return review.pk
+    return review.previous.previous_id if review.previous else None
+
+
+def tile_answer(request: SignedInRequest, image: CellImage, outcome: Review | HematoVisionError) -> HttpResponse:
     """The tile as it stands now, whatever came of the request."""
     (tile,) = tiles_of(CellImage.objects.filter(pk=image.pk))
     case = Case.objects.get(pk=image.case_id)
+    with timezone.override(settings_of(case.laboratory_id).time_zone):
+        drawn = render_to_string("classifier/_tile.html", {"tile": tile, "viewer": request.user})
+    counts = counts_after(outcome) if isinstance(outcome, Review) else tile.review_id
     body: dict[str, Any] = {
-        "review": str(tile.review_id) if tile.review_id else None,
+        "review": str(counts) if counts else None,
         "case": {"status": case.status, "name": case.get_status_display()},
-        "tile": render_to_string("classifier/_tile.html", {"tile": tile, "viewer": request.user}),
+        "tile": drawn,
     }
-    if error is not None:
-        body |= {"code": error.code, "message": error.message}
-    return JsonResponse(body, status=error.status if error else 200)
+    if isinstance(outcome, Review):
+        return JsonResponse(body)
+    return JsonResponse(body | {"code": outcome.code, "message": outcome.message}, status=outcome.status)
 
 
 @posted_from("image")

@@ -105,6 +105,8 @@ function act(link, said, { stay = false } = {}) {
   else {
     const label = said.final_label ?? (said.verdict === "CONFIRMED" ? says : "");
     say({ image: link.dataset.image, page: link.pathname, previous: link.dataset.review ?? "" }, said);
+    // The question that is open is asked anew.
+    if (link.parentElement.dataset.mark === "conflict") return;
     const following = stay ? null : unreviewed(links(), link);
     acts.push(link.dataset.image);
     optimistic(link, { label, name: names.get(label) ?? "Unusable", initials, at: Date.now() / 1000 });
@@ -116,7 +118,7 @@ function act(link, said, { stay = false } = {}) {
 
 function confirm(link) {
   if ("review" in link.dataset) goOn(link);
-  else if (link.dataset.says && link.dataset.status === "classified") act(link, { verdict: "CONFIRMED" });
+  else if (link.dataset.says && link.dataset.status === "classified") act(link, { verdict: "CONFIRMED", final_label: link.dataset.says });
   else announce("The model gives no class here. Press the key of a cell type.");
 }
 
@@ -144,14 +146,16 @@ function withdraw(link) {
 const MARKS = { sending: "Sending", waiting: "Not stored yet", conflict: "Decide", refused: "Not stored" };
 
 document.addEventListener("review", (event) => {
-  const { image, state, answer, message, said, isLast } = event.detail;
+  const { image, state, answer, message, leave, isLast } = event.detail;
   const link = linkOf(image);
   if (!link) return;
   const tile = link.parentElement;
   if (answer?.tile && (isLast || state === "conflict" || state === "refused")) take(link, answer.tile);
   mark(tile, state);
-  if (state === "conflict") ask(image, message, said);
-  else if (state === "refused") tellTrouble(message);
+  root.querySelector(`[data-asks="${image}"]`)?.remove();
+  // Of a tile that belongs to no tray of this page, and so has left it, the notice above the page tells.
+  if (state === "conflict" && tile.isConnected) ask(image, message, leave);
+  else if (state === "refused" && tile.isConnected) tellTrouble(message);
   if (state === "stored" && isLast) {
     showCase(answer.case);
     document.dispatchEvent(new Event("case-changed"));
@@ -175,10 +179,9 @@ function mark(tile, state) {
   tile.querySelector("a").append(shown);
 }
 
-function ask(image, message, said) {
+function ask(image, message, leave) {
   const line = addNotice(notices, message, "alert");
-  const whole = said?.final_label ? `Yours: ${names.get(said.final_label) ?? said.final_label}.` : "Yours: see above.";
-  line.querySelector("p").append(` ${said?.verdict === "CONFIRMED" ? "You confirmed what the model says." : said?.verdict === "UNUSABLE" ? "Yours: unusable." : whole}`);
+  line.dataset.asks = image;
   const end = (insist) => {
     line.remove();
     const link = linkOf(image);
@@ -186,7 +189,7 @@ function ask(image, message, said) {
     select(link, { focus: true });
   };
   addButton(line, "Show it", () => select(linkOf(image), { focus: true }));
-  addButton(line, "Keep the other's", () => end(false));
+  addButton(line, leave, () => end(false));
   addButton(line, "Use mine", () => end(true));
 }
 
@@ -381,6 +384,7 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-open-keys]")) keysDialog.showModal();
   else if (event.target.closest("[data-open-types]")) openTypes();
   else if (event.target.closest("[data-step]")) step(Number(event.target.closest("[data-step]").dataset.step));
+  else if (event.target.closest("[data-print]")) window.print();
   else if (event.target.closest("[data-open-upload]")) document.querySelector("[data-upload-fold]").open = true;
 });
 // A button of the panel does what its key does.

@@ -1,5 +1,5 @@
 // Reviews on their way. Each is kept in this browser until the server has it, and goes out in the order of its image;
-// a lost network, a sign-out or a reload loses none. Kept are ids, verdicts and cell types only.
+// a lost network, a sign-out or a reload loses none. Kept are ids, verdicts and cell types only; a comment stays in the page.
 import { fragment } from "./polling.js";
 import { csrfToken, whenSignedIn } from "./session.js";
 
@@ -7,6 +7,13 @@ const { user } = document.body.dataset;
 const PREFIX = "review:";
 const BACK_OFF = [1, 2, 4, 8, 15, 30];
 const AT_ONCE = 4;
+const LINKS_AT_ONCE = 10;
+// What makes a person decide again, and what it is called to leave things as they are.
+const QUESTIONS = {
+  review_changed: "Somebody else reviewed this image before yours was stored. Look at it and decide again.",
+  prediction_changed: "The model's result changed before your review was stored. Look at it and decide again.",
+};
+const LEAVING = { review_changed: "Keep the other's", prediction_changed: "Leave it open" };
 const lanes = new Map(); // image id -> its entries, the oldest first
 const busy = new Set();
 const main = document.querySelector("main");
@@ -27,15 +34,13 @@ const kept = (() => {
   }
 })();
 
-function keep(entry) {
-  const { key, ...rest } = entry;
-  if (!kept) memory.set(key, rest);
-  else {
-    try {
-      kept.setItem(key, JSON.stringify(rest));
-    } catch {
-      memory.set(key, rest);
-    }
+function keep({ key, ...rest }) {
+  forget(key);
+  try {
+    if (!kept || rest.said.comment) memory.set(key, rest);
+    else kept.setItem(key, JSON.stringify(rest));
+  } catch {
+    memory.set(key, rest);
   }
 }
 
@@ -63,6 +68,12 @@ function newKey() {
 // `said` is {final_label} or {verdict}; `previous` the id of the review that counts as far as the page knows ("": none).
 export function say({ image, page, previous }, said) {
   const lane = lanes.get(image) ?? [];
+  if (lane[0]?.conflict) {
+    lane[0].said = said;
+    keep(lane[0]);
+    ask(lane[0]);
+    return;
+  }
   // After another one of ours, the one that counts is the one that will come of it.
   const entry = { key: newKey(), image, page, said, previous: lane.length ? null : previous };
   lanes.set(image, [...lane, entry]);
@@ -73,17 +84,19 @@ export function say({ image, page, previous }, said) {
 
 export const isPending = (image) => lanes.has(image);
 
-// Ends a conflict: with ours, on top of the other's review that the reader has seen by now; or without.
+// Ends a conflict: with ours, on top of what the reader has seen by now; or without.
 export function settle(image, { insist, previous }) {
   const [entry] = lanes.get(image) ?? [];
   if (!entry?.conflict) return;
   if (!insist) {
-    forget(entry.key);
-    lanes.delete(image);
+    drop(image);
     tell(image, "settled");
+    showStatus();
     return;
   }
   delete entry.conflict;
+  // The class alone: whether it confirms or corrects depends on what the model says by now.
+  if (entry.said.final_label) delete entry.said.verdict;
   entry.previous = previous;
   keep(entry);
   tell(image, "sending");
@@ -99,6 +112,23 @@ export function retryNow() {
 // What became of it: sending, waiting, stored, conflict, refused or settled.
 function tell(image, state, about = {}) {
   document.dispatchEvent(new CustomEvent("review", { detail: { image, state, ...about } }));
+  if (state === "refused" && !isShown(image)) showRefused(image, about);
+}
+
+function ask({ image, conflict, said }, answer = {}) {
+  const why = answer.message ?? QUESTIONS[conflict] ?? QUESTIONS.review_changed;
+  const message = `${why} Yours: ${wordsFor(said)}.`;
+  tell(image, "conflict", { answer, message, leave: LEAVING[conflict] ?? LEAVING.review_changed });
+}
+
+function wordsFor({ verdict, final_label: label }) {
+  const words = (label || verdict).toLowerCase().replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+function drop(image) {
+  for (const each of lanes.get(image)) forget(each.key);
+  lanes.delete(image);
 }
 
 // --- sending ---------------------------------------------------------------------------------------------------
@@ -150,14 +180,13 @@ async function take(image, entry, answer) {
   } else if (answer.status === 200) {
     failures = 0;
     next(image, entry, answer.body.review ?? "");
-    tell(image, "stored", { answer: answer.body, isLast: !lanes.has(image) });
-  } else if (answer.body?.code === "review_changed") {
+    tell(image, "stored", { answer: answer.body, said: entry.said, isLast: !lanes.has(image) });
+  } else if (answer.body?.code in QUESTIONS) {
     conflict(image, answer.body);
   } else if (answer.status === 404 || (answer.body && answer.status < 500 && answer.status !== 429)) {
     const message = answer.body?.message ?? "This image can't be found any more.";
-    for (const each of lanes.get(image)) forget(each.key);
-    lanes.delete(image);
-    tell(image, "refused", { answer: answer.body, message });
+    drop(image);
+    tell(image, "refused", { answer: answer.body, message, page: answer.status === 404 ? null : entry.page });
   } else {
     throw new Error(`answer ${answer.status}`);
   }
@@ -180,19 +209,17 @@ function next(image, entry, counts) {
 
 // Of several, the last is what the reader wants; where that is to take the own review back, nothing is left.
 function conflict(image, answer) {
-  const lane = lanes.get(image);
-  const last = lane.at(-1);
-  for (const each of lane) forget(each.key);
+  const last = lanes.get(image).at(-1);
+  drop(image);
   if (last.said.verdict === "WITHDRAWN") {
-    lanes.delete(image);
-    tell(image, "refused", { answer, message: answer.message });
+    tell(image, "refused", { answer, message: answer.message, page: last.page });
     return;
   }
-  last.conflict = true;
+  last.conflict = answer.code;
   last.previous = "";
   keep(last);
   lanes.set(image, [last]);
-  tell(image, "conflict", { answer, message: answer.message, said: last.said });
+  ask(last, answer);
 }
 
 function signedOut(image) {
@@ -234,7 +261,46 @@ function plural(count) {
   return count === 1 ? "1 review" : `${count} reviews`;
 }
 
+// A tile or a panel of the page says itself what became of its image's review.
+function isShown(image) {
+  return document.querySelector(`.tile > a[data-image="${image}"], [data-panel][data-image="${image}"]`) !== null;
+}
+
+function linkTo(page, words) {
+  const link = document.createElement("a");
+  link.href = page;
+  link.textContent = words;
+  return link;
+}
+
+function showRefused(image, { message, page }) {
+  const place = notice(`refused-${image}`);
+  const [line, button] = place.children;
+  line.replaceChildren(`A review was not stored. ${message} `, page ? linkTo(page, "Open the image") : "");
+  button.textContent = "Close";
+  button.onclick = () => place.remove();
+}
+
+// Questions that nothing on this page can ask.
+function showConflicts() {
+  const open = [...lanes.values()].map(([entry]) => entry).filter((entry) => entry.conflict && !isShown(entry.image));
+  if (!open.length) {
+    main.querySelector('[data-review-notice="conflicts"]')?.remove();
+    return;
+  }
+  const place = notice("conflicts");
+  const now = open.map((entry) => entry.image).join();
+  if (place.dataset.images === now) return;
+  place.dataset.images = now;
+  const [line, button] = place.children;
+  button.hidden = true;
+  line.replaceChildren(`${plural(open.length)} ${open.length === 1 ? "wants" : "want"} your decision:`);
+  open.slice(0, LINKS_AT_ONCE).forEach(({ page }, index) => line.append(" ", linkTo(page, `Image ${index + 1}`)));
+  if (open.length > LINKS_AT_ONCE) line.append(` and ${open.length - LINKS_AT_ONCE} more`);
+}
+
 function showStatus() {
+  showConflicts();
   const waiting = [...lanes.values()].flat().filter((entry) => !entry.conflict).length;
   const trouble = waiting && (retry || paused);
   if (!trouble) {
@@ -259,20 +325,39 @@ function showOthers() {
   const [line, button] = place.children;
   line.textContent = `${plural(others.length)} of another person not stored yet, kept in this browser. They go out when that person signs in here again.`;
   button.textContent = "Discard";
-  button.onclick = () => {
-    others.forEach(forget);
-    place.remove();
-  };
+  button.onclick = () =>
+    askTwice(`Discard ${plural(others.length)} of another person?`, "They were never stored, and nobody can bring them back.", () => {
+      others.forEach(forget);
+      place.remove();
+    });
+}
+
+function askTwice(question, warning, act) {
+  const dialog = document.createElement("dialog");
+  dialog.className = "sheet";
+  dialog.setAttribute("aria-labelledby", "ask-twice");
+  dialog.innerHTML = `<h2 id="ask-twice"></h2><p></p><form method="dialog" class="review-acts">
+    <button type="submit" value="" autofocus>Keep them</button><button type="submit" value="discard">Discard</button></form>`;
+  dialog.querySelector("h2").textContent = question;
+  dialog.querySelector("p").textContent = warning;
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (dialog.returnValue === "discard") act();
+  });
+  main.append(dialog);
+  dialog.showModal();
 }
 
 // --- the forms of the panel ------------------------------------------------------------------------------------
 document.addEventListener("submit", (event) => {
   const form = event.target.closest("[data-review-form]");
   const panel = form?.closest("[data-panel]");
-  // A comment is kept nowhere in the browser: such a form goes its plain way.
-  if (!panel || !event.submitter?.name || form.elements.comment?.value.trim()) return;
+  if (!panel || !event.submitter?.name) return;
   event.preventDefault();
   const said = { [event.submitter.name]: event.submitter.value };
+  if (said.verdict === "CONFIRMED") said.final_label = form.elements.seen_label.value;
+  const comment = form.elements.comment?.value.trim();
+  if (comment) said.comment = comment;
   const image = panel.dataset.image ?? panel.dataset.shows;
   const asked = new CustomEvent("say", { bubbles: true, cancelable: true, detail: { image, said } });
   // The gallery, where there is one, has more to do.
@@ -281,15 +366,18 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("review", async (event) => {
-  const { image, state, message, said } = event.detail;
+  const { image, state, message, said, leave } = event.detail;
   const panel = document.querySelector(`[data-panel][data-image="${image}"]`);
   if (!panel) return;
   panel.toggleAttribute("data-sending", state === "sending" || state === "waiting");
   if (state === "sending" || state === "waiting") return;
   try {
     const fresh = (await fragment(panel.dataset.url)).firstElementChild;
+    const typed = panel.querySelector("[name=comment]")?.value.trim();
     panel.replaceWith(fresh);
-    if (message) showConflict(fresh, image, message, state === "conflict" && said);
+    // What was typed and not stored stays where it was typed.
+    if (typed && !(state === "stored" && typed === said.comment)) retype(fresh, typed);
+    if (message) showConflict(fresh, image, message, leave);
     const says = fresh.querySelector("[data-counts] .verdict-class")?.textContent.trim();
     document.dispatchEvent(new CustomEvent("announce", { detail: message ?? (says ? `Stored: ${says}` : "Undone") }));
     fresh.querySelector("[data-review-form] button")?.focus({ preventScroll: true });
@@ -301,16 +389,24 @@ document.addEventListener("review", async (event) => {
   }
 });
 
-function showConflict(panel, image, message, said) {
+function retype(panel, comment) {
+  const field = panel.querySelector("[name=comment]");
+  if (!field) return;
+  field.value = comment;
+  field.closest("details").open = true;
+}
+
+// `leave` are the words for leaving things as they are, where there is something to decide.
+function showConflict(panel, image, message, leave) {
   const place = document.createElement("div");
   place.className = "message message-warning";
   place.setAttribute("role", "alert");
   const line = document.createElement("p");
   line.textContent = message;
   place.append(line);
-  if (said) {
+  if (leave) {
     const previous = panel.querySelector("[name=previous_review]")?.value ?? "";
-    for (const [insist, words] of [[false, "Keep the other's"], [true, "Use mine"]]) {
+    for (const [insist, words] of [[false, leave], [true, "Use mine"]]) {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = words;
@@ -343,8 +439,8 @@ export function start() {
   // Whoever shows these images listens once the scripts of the page have run.
   document.addEventListener("DOMContentLoaded", () => {
     for (const [image, [entry]] of lanes) {
-      const message = "Somebody else reviewed this image before yours was stored. Look at it and decide again.";
-      tell(image, entry.conflict ? "conflict" : "sending", entry.conflict ? { message, said: entry.said } : {});
+      if (entry.conflict) ask(entry);
+      else tell(image, "sending");
     }
     pump();
   });

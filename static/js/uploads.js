@@ -80,6 +80,7 @@ function start() {
     const state = row.querySelector(".state");
     const body = new FormData();
     if (drop.quickCase) body.append("quick_case_id", drop.quickCase);
+    body.append("reader", document.body.dataset.user);
     body.append("file", file);
     const request = new XMLHttpRequest();
     request.open("POST", drop.action);
@@ -99,7 +100,7 @@ function start() {
   function finish(entry, status, html) {
     sending -= 1;
     const outcome = parse(html).querySelector(".card, [data-refused]");
-    if (status === 401) {
+    if (status === 401 || (status === 403 && html.includes('"another_reader"'))) {
       hold(entry);
     } else if (outcome?.matches(".card")) {
       accept(entry, outcome, status === 200);
@@ -111,7 +112,7 @@ function start() {
     pump();
   }
 
-  // Signed out: the file goes back to the head of the line and waits with the others.
+  // Signed out, or somebody else is signed in: the file goes back to the head of the line and waits with the others.
   function hold(entry) {
     paused = true;
     entry.row.querySelector("progress").value = 0;

@@ -10,7 +10,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from accounts.models import User
 from classifier import pipeline
 from classifier.models import Case, CellImage, ModelVersion
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, sign_in_with_cookie
 from tests.conftest import PASSWORD
 from tests.pictures import jpeg_of_cell
 
@@ -167,6 +167,25 @@ def test_a_session_that_ends_during_an_upload_loses_nothing(visit: Visit, techno
         expect(page.locator("ul[data-cards] .card")).to_have_count(cards)
     assert {image.uploaded_by for image in CellImage.objects.all()} == {technologist}
     assert Case.objects.count() == 1
+
+
+def test_files_wait_while_somebody_else_is_signed_in(
+    visit: Visit, technologist: User, reader: User, case: Case
+) -> None:
+    page = visit(technologist, f"/cases/{case.pk}/")
+    url = page.url.split("/cases/")[0]
+    sign_in_with_cookie(page.context, reader, url)
+    page.locator("#files").set_input_files([picture("a.jpg", 1), picture("b.jpg", 2)])
+    notice = page.locator("[data-signed-out]")
+    expect(notice).to_be_visible()
+    expect(page.locator(".upload")).to_have_count(2)
+    expect(page.locator("[data-refused]")).to_have_count(0)
+    assert not CellImage.objects.exists()
+
+    sign_in_with_cookie(page.context, technologist, url)
+    notice.get_by_role("button", name="Go on").click()
+    expect(page.locator('[data-tray-of="waiting"] .tile')).to_have_count(2)
+    assert {image.uploaded_by for image in CellImage.objects.all()} == {technologist}
 
 
 def test_a_thousand_files_do_not_freeze_the_page(visit: Visit, technologist: User) -> None:
