@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import Client
@@ -11,6 +12,7 @@ from django.urls import reverse
 from accounts.models import AuditEvent, User
 from classifier import services
 from classifier.gallery import tiles_of
+from classifier.laboratory_settings import start_settings
 from classifier.models import Case, CellImage, ModelVersion, Review
 from tests.factories import prediction_of
 
@@ -385,3 +387,24 @@ def test_neighbours_lead_through_the_case(sign_in: SignIn, technologist: User, m
 
 def test_unknown_image_is_a_404(sign_in: SignIn, technologist: User) -> None:
     assert sign_in(technologist).post(reverse("image-review", args=[uuid.uuid4()])).status_code == 404
+
+
+def test_times_on_the_image_page_are_the_laboratorys(
+    sign_in: SignIn, technologist: User, make_image: MakeImage, lab_admin: User
+) -> None:
+    image = make_image("failed")
+    assert lab_admin.laboratory_id
+    start = start_settings(lab_admin.laboratory_id)
+    services.save_laboratory_settings(
+        actor=lab_admin,
+        target_count=start.target_count,
+        uploader_may_release=start.uploader_may_release,
+        abstain_below=start.abstain_below,
+        time_zone="Asia/Kathmandu",
+        cell_types=start.cell_types,
+    )
+
+    page = sign_in(technologist).get(reverse("image", args=[image.pk])).content.decode()
+
+    here = image.uploaded_at.astimezone(ZoneInfo("Asia/Kathmandu"))
+    assert f"{here:%H:%M} +0545" in page

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.http import FileResponse, Http404, HttpResponse, HttpResponseNotModified
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.utils.http import parse_etags
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
@@ -52,6 +53,7 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
     image = get_object_or_404(images_of(request), pk=image_id)
     fragment = request.headers.get("X-Fragment")
     prediction = image.latest_prediction
+    settings = settings_of(image.case.laboratory_id)
     context = {
         "image": image,
         "prediction": prediction,
@@ -62,7 +64,7 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         "elsewhere": CellImage.objects.visible_to(request.user).same_picture_elsewhere(image).select_related("case"),
         "review": image.current_review,
         "reviews": image.reviews.select_related("reader"),
-        "keys": keys_of(settings_of(image.case.laboratory_id)),
+        "keys": keys_of(settings),
         "may_upload": request.user.may(Verb.UPLOAD) and image.case.is_editable and not image.is_void,
         "may_review": request.user.may(Verb.REVIEW) and image.case.is_editable and not image.is_void,
         "may_void": request.user.may(Verb.RELEASE) and image.case.is_editable and not image.is_void,
@@ -70,7 +72,8 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         **({} if fragment else neighbours_of(image)),
         **(queue_context() if image.is_waiting else {}),
     }
-    return render(request, "classifier/_image_panel.html" if fragment else "classifier/image.html", context)
+    with timezone.override(settings.time_zone):
+        return render(request, "classifier/_image_panel.html" if fragment else "classifier/image.html", context)
 
 
 def neighbours_of(image: CellImage) -> dict[str, CellImage | None]:
