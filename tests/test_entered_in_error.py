@@ -50,7 +50,7 @@ def test_void_images_are_not_counted_among_the_images_of_a_case(
     make_image("failed")
     services.void_image(actor=reader, image=lymphocyte, reason="wrong patient")
 
-    counted = Case.objects.with_counts().get(pk=lymphocyte.case_id)
+    counted: Any = Case.objects.with_counts().get(pk=lymphocyte.case_id)
     assert (counted.images_total, counted.images_failed) == (1, 1)
 
 
