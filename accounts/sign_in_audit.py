@@ -35,7 +35,7 @@ def record_failed_sign_in(*, credentials: dict[str, Any], **_: Any) -> None:
 
 
 def record_password_change(*, user: User, **_: Any) -> None:
-    """The other sessions end with the old password; tokens stay, for a password can't make or read any."""
+    """The other sessions end with the old password; tokens stay: their page lists each with its last use."""
     audit.record(action="password_changed", actor=user, target=user)
 
 

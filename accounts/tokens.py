@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
@@ -12,11 +13,67 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from accounts import audit
 from accounts.models import ApiToken, User
-from accounts.roles import scopes_of_role
+from accounts.roles import Role, Verb, scopes_of_role
+
+# Nobody keeps track of more; a client that makes tokens in a loop stops here.
+MOST_TOKENS = 20
 
 
-class ScopeNotAllowed(ValueError):
-    """A scope was asked for that the user's role does not have. The message is for people."""
+class TokenRefused(ValueError):
+    """No token was made. The message is for people."""
+
+
+class ScopeNotAllowed(TokenRefused):
+    """A scope was asked for that the user's role does not have."""
+
+
+def looks_after(actor: User, user: User) -> bool:
+    """Whether the actor makes and revokes the user's tokens: one's own, or a service account's as an administrator."""
+    return actor.pk == user.pk or (
+        actor.may(Verb.ADMINISTER) and user.role == Role.SERVICE and user.laboratory_id == actor.laboratory_id
+    )
+
+
+def tokens_in_use(*users: User) -> QuerySet[ApiToken]:
+    """The users' tokens that open something, the newest first."""
+    live = Q(expiry=None) | Q(expiry__gt=timezone.now())
+    tokens: QuerySet[ApiToken] = ApiToken.objects.filter(live, user__in=users)
+    return tokens
+
+
+@transaction.atomic
+def make_token(*, actor: User, user: User, name: str, scopes: Collection[str], lifetime: timedelta) -> str:
+    """Make a token on the page: with a name of its own, chosen scopes and an end. Returns its bare text.
+
+    Raises TokenRefused (with its kind ScopeNotAllowed): a sentence for the person who asked.
+    """
+    if not looks_after(actor, user):
+        message = "Tokens of other people are theirs to make. An administrator makes those of service accounts."
+        raise TokenRefused(message)
+    if not user.is_active:
+        message = "This account is switched off, so a token of it would open nothing."
+        raise TokenRefused(message)
+    if not scopes:
+        message = "Choose at least one thing that the token may do."
+        raise TokenRefused(message)
+    # Two forms at once must not make two tokens of one name.
+    User.objects.select_for_update().get(pk=user.pk)
+    names = set(tokens_in_use(user).values_list("name", flat=True))
+    if name.strip() in names:
+        message = "There is a token of that name. Choose another name, or revoke that one first."
+        raise TokenRefused(message)
+    if len(names) >= MOST_TOKENS:
+        message = f"There are {MOST_TOKENS} tokens already. Revoke those that are not used any more."
+        raise TokenRefused(message)
+    return create_token(user=user, actor=actor, name=name.strip(), scopes=scopes, lifetime=lifetime)
+
+
+def revoke_token(*, actor: User, token: ApiToken) -> None:
+    """Revoke a token on the page. Raises TokenRefused."""
+    if not looks_after(actor, token.user):
+        message = "Tokens of other people are theirs to revoke."
+        raise TokenRefused(message)
+    revoke_tokens(actor=actor, tokens=[token])
 
 
 @transaction.atomic
@@ -92,5 +149,6 @@ class ApiTokenScheme(OpenApiAuthenticationExtension):
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": "`Authorization: Token YOUR_TOKEN`, made by `manage.py create_token EMAIL`.",
+            "description": '`Authorization: Token YOUR_TOKEN`, made on the page "API tokens" or by '
+            "`manage.py create_token EMAIL`.",
         }

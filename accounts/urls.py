@@ -1,4 +1,4 @@
-"""Signing in and out, and passwords: all of allauth that is open here.
+"""Signing in and out, and passwords: all of allauth that is open here; and the API tokens.
 
 Addresses are the administrator's to change and accounts the administrator's to make, so allauth's other pages have no
 door; tests/test_accounts.py walks these and knocks at the others.
@@ -7,6 +7,8 @@ door; tests/test_accounts.py walks these and knocks at the others.
 from allauth.account import views
 from django.urls import path, re_path
 from django.views.generic import RedirectView
+
+from accounts import token_views
 
 urlpatterns = [
     path("login/", views.login, name="account_login"),
@@ -23,4 +25,5 @@ urlpatterns = [
         views.password_reset_from_key,
         name="account_reset_password_from_key",
     ),
+    path("tokens/", token_views.tokens, name="tokens"),
 ]

@@ -10,6 +10,8 @@ class HematoVisionError(Exception):
     """
 
     status: ClassVar[int] = 400
+    # After how many seconds it is worth trying again; None where only another request helps.
+    retry_after: ClassVar[int | None] = None
 
     def __init__(self, code: str, message: str, **details: Any) -> None:
         super().__init__(code)
@@ -60,12 +62,14 @@ class TooManyTries(HematoVisionError):
     """Something that is guarded against guessing was tried too often."""
 
     status = 429
+    retry_after = 300
 
 
 class Unavailable(HematoVisionError):
     """Something that the platform needs is missing for now."""
 
     status = 503
+    retry_after = 5
 
 
 # Why an image could not be classified, and what a person can do about it.

@@ -26,10 +26,12 @@ from django.db.models.functions import Now
 from classifier import thumbnails
 from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
+from classifier.batch_steps import finish_batches
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction
 from classifier.services.notifications import notify_images_done
 from classifier.transitions import move
 from classifier.wakeup import send_wake_up
+from classifier.webhooks import announce_classified, announce_failed
 from ml.errors import ModelUnavailable, UnreadableImage
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def classify_queued() -> int:
         give_back(claim)
         raise
     notify_images_done(claim.images)
+    if any(image.batch_id for image in claim.images):
+        finish_batches()
     if CellImage.objects.claimable().exists():
         send_wake_up()
     return len(claim.images)
@@ -120,7 +124,7 @@ def claim_batch(size: int) -> Claim:
             attempts=F("attempts") + 1,
         )
     claimed = CellImage.objects.filter(pk__in=picked, claim_token=token)
-    return Claim(token, list(claimed.order_by("priority", "queued_at", "id")))
+    return Claim(token, list(claimed.order_by("priority", "turn", "queued_at", "id")))
 
 
 def classify_batch(claim: Claim, model: LoadedModel) -> None:
@@ -213,6 +217,7 @@ def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellIma
         for image, prediction in predicted
         if image.pk in held - known
     )
+    announce_classified(held, version)
 
 
 def as_row(image: CellImage, version: ModelVersion, prediction: "CellPrediction") -> Prediction:
@@ -242,8 +247,10 @@ def move_held(claim: Claim, images: Sequence[CellImage], target: ImageStatus, **
     return move(held, source=ImageStatus.CLAIMED, target=target, **changes)
 
 
-def fail(claim: Claim, image: CellImage, code: str) -> None:
-    if move_held(claim, [image], ImageStatus.FAILED, failure_code=code):
+@transaction.atomic
+def fail(claim: Claim, image: CellImage, code: str, **changes: Any) -> None:
+    if move_held(claim, [image], ImageStatus.FAILED, failure_code=code, **changes):
+        announce_failed([image.pk])
         logger.warning("image_failed", image=str(image.pk), code=code)
 
 
@@ -252,7 +259,7 @@ def count_fault(claim: Claim, image: CellImage, code: str, error: Exception) -> 
     faults = image.faults + 1
     logger.warning("image_fault", image=str(image.pk), code=code, error=type(error).__name__, faults=faults)
     if faults >= MAX_FAULTS:
-        move_held(claim, [image], ImageStatus.FAILED, failure_code=code, faults=faults)
+        fail(claim, image, code, faults=faults)
     else:
         move_held(claim, [image], ImageStatus.QUEUED, faults=faults)
 
@@ -262,21 +269,29 @@ def give_back(claim: Claim) -> None:
     move_held(claim, claim.images, ImageStatus.QUEUED, attempts=F("attempts") - 1)
 
 
+@transaction.atomic
+def fail_lost() -> list[CellImage]:
+    """Fail the images whose worker was lost for the third time while it held nothing else, and return them."""
+    expired = CellImage.objects.expired().filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1)
+    lost = list(expired.select_for_update())
+    move(
+        expired.filter(pk__in=[image.pk for image in lost]),
+        source=ImageStatus.CLAIMED,
+        target=ImageStatus.FAILED,
+        failure_code="worker_lost",
+        faults=F("faults") + 1,
+    )
+    announce_failed({image.pk for image in lost})
+    return lost
+
+
 def sweep_expired_claims() -> int:
     """Take back the images of workers that are gone, and wake the workers that are there.
 
     Only a worker lost while it held a single image speaks against that image. Returns how many were taken back.
     """
     expired = CellImage.objects.expired()
-    hopeless = expired.filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1)
-    last_tried = list(hopeless)
-    failed = move(
-        hopeless,
-        source=ImageStatus.CLAIMED,
-        target=ImageStatus.FAILED,
-        failure_code="worker_lost",
-        faults=F("faults") + 1,
-    )
+    lost = fail_lost()
     suspects = move(
         expired.filter(claimed_alone=True),
         source=ImageStatus.CLAIMED,
@@ -284,9 +299,9 @@ def sweep_expired_claims() -> int:
         faults=F("faults") + 1,
     )
     others = move(expired, source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED)
-    notify_images_done(last_tried)
-    if freed := failed + suspects + others:
-        logger.warning("claims_expired", requeued=suspects + others, failed=failed)
+    notify_images_done(lost)
+    if freed := len(lost) + suspects + others:
+        logger.warning("claims_expired", requeued=suspects + others, failed=len(lost))
     if CellImage.objects.claimable().exists():
         send_wake_up()
     else:

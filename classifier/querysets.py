@@ -13,7 +13,7 @@ from accounts.models import User
 from accounts.roles import Verb
 
 if TYPE_CHECKING:
-    from classifier.models import Case, CellImage  # noqa: F401
+    from classifier.models import Batch, Case, CellImage  # noqa: F401
 
 
 def visible_to(user: User, laboratory: str) -> Q:
@@ -65,6 +65,25 @@ class QueueState:
     classified_last_minute: int
 
 
+class BatchQuerySet(models.QuerySet["Batch"]):
+    def visible_to(self, user: User) -> "BatchQuerySet":
+        return self.filter(visible_to(user, "laboratory"))
+
+    def newest_first(self) -> "BatchQuerySet":
+        return self.order_by("-submitted_at", "-id")
+
+    def unchecked(self) -> "BatchQuerySet":
+        """Archives that are still to be looked at and that nobody holds, the one that has come least far first."""
+        free = Q(claim_token=None) | Q(claim_expires_at__lt=Now())
+        open_ones = self.filter(finished_at=None, cancelled_at=None, checked_at=None).exclude(archive="")
+        return open_ones.filter(free).order_by("members_checked", "submitted_at", "id")
+
+    def abandoned(self) -> "BatchQuerySet":
+        """Folders to which nobody adds files any longer."""
+        open_ones = self.filter(finished_at=None, cancelled_at=None, checked_at=None, archive="")
+        return open_ones.filter(Q(claim_token=None) | Q(claim_expires_at__lt=Now()))
+
+
 class CellImageQuerySet(models.QuerySet["CellImage"]):
     def visible_to(self, user: User) -> "CellImageQuerySet":
         return self.filter(visible_to(user, "case__laboratory"))
@@ -86,15 +105,15 @@ class CellImageQuerySet(models.QuerySet["CellImage"]):
         return self.filter(status__in=["queued", "claimed"])
 
     def claimable(self) -> "CellImageQuerySet":
-        """What waits for a worker, the next one first."""
-        return self.filter(status="queued").order_by("priority", "queued_at", "id")
+        """What waits for a worker, the next one first. Nothing of a batch that is checked, paused or cancelled."""
+        return self.filter(status="queued", on_hold=False).order_by("priority", "turn", "queued_at", "id")
 
     def expired(self) -> "CellImageQuerySet":
         """What a worker has held for longer than it may, by the database's clock."""
         return self.filter(status="claimed", claim_expires_at__lt=Now())
 
     def queue_state(self) -> QueueState:
-        waiting = self.waiting().aggregate(count=Count("pk"), oldest=Min("queued_at"))
+        waiting = self.waiting().filter(on_hold=False).aggregate(count=Count("pk"), oldest=Min("queued_at"))
         now = timezone.now()
         return QueueState(
             waiting=waiting["count"],

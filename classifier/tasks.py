@@ -4,23 +4,43 @@ from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_process_init
+from django.db.models.functions import Now
 
-from classifier import heartbeat, model_trial, pipeline
+from classifier import batch_steps, heartbeat, model_trial, pipeline, webhook_sending
+from classifier.models import IdempotentRequest
 
 
 @shared_task(name="classifier.classify_queued")
 def classify_queued() -> int:
-    # A trial has its turn only when nothing is queued.
-    return pipeline.classify_queued() or model_trial.continue_trial()
+    classified = pipeline.classify_queued()
+    if not classified:
+        batch_steps.finish_batches()
+    # Archives are checked between the micro-batches of others; a trial has its turn only when nothing is queued.
+    return batch_steps.check_archives(classified) or classified or model_trial.continue_trial()
 
 
 @shared_task(name="classifier.sweep_expired_claims")
 def sweep_expired_claims() -> int:
     freed = pipeline.sweep_expired_claims()
+    batch_steps.sweep_batches()
     model_trial.wake_for_trials()
     return freed
 
 
+@shared_task(name="classifier.forget_idempotent_requests")
+def forget_idempotent_requests() -> int:
+    """Answers that were kept for their time: they may hold patient text."""
+    forgotten, _ = IdempotentRequest.objects.filter(expires_at__lte=Now()).delete()
+    return forgotten
+
+
+@shared_task(name="classifier.send_webhooks")
+def send_webhooks() -> None:
+    # In a thread of its own, which also looks by itself: a slow receiver delays no image.
+    webhook_sending.start()
+
+
 @worker_process_init.connect
-def start_heartbeat(**_: Any) -> None:
+def start_threads(**_: Any) -> None:
     heartbeat.start()
+    webhook_sending.start()

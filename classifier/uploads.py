@@ -19,12 +19,15 @@ from django.template.defaultfilters import filesizeformat
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
+from accounts.roles import Verb
 from classifier.errors import Unavailable, UnsupportedFormat, UploadRejected, UploadTooLarge
 from classifier.jpeg import NotPlainJpeg, without_metadata
 
 register_heif_opener()
 ACCEPTED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIF")
 FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, WebP or HEIC"
+# The names of the addresses that take an archive.
+ARCHIVE_ADDRESSES = frozenset({"batches", "api-batches"})
 TILE_WIDTH, TILE_LENGTH = 322, 323
 SRGB = ImageCms.createProfile("sRGB")
 # Decoding needs memory in proportion to the pixels: few at a time, whatever the number of web threads.
@@ -35,14 +38,26 @@ SLOT_SECONDS = 20
 class CappedUploadHandler(TemporaryFileUploadHandler):
     """Streams an upload to a temporary file, and stops writing (but not counting) beyond the size limit.
 
-    Forms are read before a view is asked, so nothing is written for a stranger or for a field that no form has.
+    Forms are read before a view is asked, so nothing is written for a stranger or for a field that no form has. Only
+    where batches are handed in, and by those who may, a file `archive` is taken that is larger than a picture.
     """
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        user = getattr(self.request, "user", None)
-        wanted = self.field_name == "file" and user is not None and user.is_authenticated
-        if wanted and start <= settings.MAX_IMAGE_BYTES:
+        if start <= self.limit:
             super().receive_data_chunk(raw_data, start)
+
+    @property
+    def limit(self) -> int:
+        """How many bytes of the file that is being sent may be written; -1 for none."""
+        user = getattr(self.request, "user", None)
+        if user is None or not user.is_authenticated:
+            return -1
+        if self.field_name == "file":
+            return int(settings.MAX_IMAGE_BYTES)
+        address = getattr(self.request, "resolver_match", None)
+        if self.field_name == "archive" and address and address.url_name in ARCHIVE_ADDRESSES:
+            return int(settings.MAX_ARCHIVE_BYTES) if user.may(Verb.UPLOAD) else -1
+        return -1
 
     def file_complete(self, file_size: int) -> TemporaryUploadedFile:
         self.file.seek(0)

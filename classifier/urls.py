@@ -2,6 +2,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 
 from classifier.views import (
+    batches,
     bench,
     cases,
     differential,
@@ -14,6 +15,7 @@ from classifier.views import (
     reviews,
     trials,
     uploads,
+    webhooks,
     worklist,
 )
 
@@ -46,6 +48,10 @@ urlpatterns = [
     path("cases/<uuid:case_id>/reports/", reports.case_reports, name="case-reports"),
     path("cases/<uuid:case_id>/reports/<int:version>/", reports.report, name="report"),
     path("cases/<uuid:case_id>/reports/<int:version>/<slug:kind>/", reports.report_file, name="report-file"),
+    path("batches/", batches.batch_list, name="batches"),
+    path("batches/<uuid:batch_id>/", batches.batch_detail, name="batch"),
+    path("batches/<uuid:batch_id>/<slug:kind>.csv", batches.batch_csv, name="batch-csv"),
+    path("batches/<uuid:batch_id>/<slug:act>/", batches.batch_act, name="batch-act"),
     path("images/", images.image_list, name="images"),
     path("images/cards/", images.image_cards, name="image-cards"),
     path("images/<uuid:image_id>/", images.image_detail, name="image"),
@@ -58,6 +64,17 @@ urlpatterns = [
     path("cases/<uuid:case_id>/trial/", trials.case_trial, name="case-trial"),
     path("trials/", trials.trials, name="trials"),
     path("laboratory/", laboratory.laboratory, name="laboratory"),
+    path("webhooks/", webhooks.webhook_list, name="webhooks"),
+    path("webhooks/<uuid:endpoint_id>/", webhooks.webhook, name="webhook"),
+    path("webhooks/<uuid:endpoint_id>/test/", webhooks.webhook_test, name="webhook-test"),
+    path("webhooks/<uuid:endpoint_id>/send-now/", webhooks.webhook_send_now, name="webhook-send-now"),
+    path("webhooks/<uuid:endpoint_id>/secret/", webhooks.webhook_rotate, name="webhook-rotate"),
+    path("webhooks/<uuid:endpoint_id>/switch-off/", webhooks.webhook_switch_off, name="webhook-switch-off"),
+    path(
+        "webhooks/<uuid:endpoint_id>/messages/<uuid:message_id>/replay/",
+        webhooks.webhook_replay,
+        name="webhook-replay",
+    ),
     path("notifications/", notifications.notification_list, name="notifications"),
     path("notifications/read/", notifications.notifications_read, name="notifications-read"),
     path("notifications/<uuid:notification_id>/", notifications.notification_open, name="notification-open"),

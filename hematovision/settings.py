@@ -68,6 +68,8 @@ if not SECRET_KEY:
         message = "PRODUCTION=1 needs SECRET_KEY or SECRET_KEY_FILE."
         raise ImproperlyConfigured(message)
     SECRET_KEY = kept_secret_key()
+# Keys of before: what they signed or encrypted stays readable.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 
 def is_loopback(host: str) -> bool:
@@ -120,6 +122,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "classifier.api.deprecation.DeprecationMiddleware",
 ]
 
 ROOT_URLCONF = "hematovision.urls"
@@ -206,6 +209,11 @@ CELERY_WORKER_CONCURRENCY = 1
 CELERY_TASK_TIME_LIMIT = TASK_SECONDS
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
+    "forget-idempotent-requests": {
+        "task": "classifier.forget_idempotent_requests",
+        "schedule": timedelta(hours=1),
+        "options": {"expires": 3600},
+    },
     "sweep-expired-claims": {
         "task": "classifier.sweep_expired_claims",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
@@ -222,6 +230,11 @@ MAX_IMAGE_BYTES = env.int("MAX_IMAGE_BYTES", 25 * 1024**2)
 MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 40_000_000)
 MIN_IMAGE_SIDE = 32
 MAX_JSON_BYTES = 1024**2
+# An archive of a batch: its bytes, the files in it, what it unpacks to, and how many times its size that may be.
+MAX_ARCHIVE_BYTES = env.int("MAX_ARCHIVE_BYTES", 2 * 1024**3)
+MAX_ARCHIVE_MEMBERS = env.int("MAX_ARCHIVE_MEMBERS", 10_000)
+MAX_ARCHIVE_UNPACKED_BYTES = env.int("MAX_ARCHIVE_UNPACKED_BYTES", 20 * 1024**3)
+MAX_ARCHIVE_RATIO = env.int("MAX_ARCHIVE_RATIO", 100)
 MODEL_BUNDLES = Path(env.str("MODEL_BUNDLES", str(BASE_DIR / "ml" / "artifacts")))
 # One form may carry at most this many files; the script on the page sends them one by one, without such a limit.
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
@@ -284,14 +297,17 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["classifier.api.permissions.MayDoVerb"],
+    "DEFAULT_THROTTLE_CLASSES": ["classifier.api.throttles.PerToken"],
     "DEFAULT_PARSER_CLASSES": ["classifier.api.parsers.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "classifier.paging.NewestFirst",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "classifier.api.description.DescribedView",
     "EXCEPTION_HANDLER": "classifier.api.errors.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "COERCE_DECIMAL_TO_STRING": False,
 }
+# Of one token, in each web process; ten seconds' worth may come at once. docs/api.md says why it is so generous.
+API_REQUESTS_PER_SECOND = env.int("API_REQUESTS_PER_SECOND", 1000)
 KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Token", "TOKEN_TTL": timedelta(days=365)}
 SPECTACULAR_SETTINGS = {
@@ -308,10 +324,29 @@ SPECTACULAR_SETTINGS = {
         "CellTypeEnum": "ml.labels.CELL_TYPES",
         "ImageStatusEnum": "classifier.models.ImageStatus",
         "CaseStatusEnum": "classifier.models.CaseStatus",
+        "BatchStateEnum": "classifier.models.BatchState",
         "ReportKindEnum": "classifier.models.ReportKind",
         "AmendmentKindEnum": "classifier.models.AmendmentKind",
     },
 }
+
+# --- Webhooks --------------------------------------------------------------------------------------------------
+# Messages go to public addresses by https; here are the networks (10.1.2.0/24, ...) that are allowed besides.
+try:
+    WEBHOOK_ALLOWED_NETWORKS = [ipaddress.ip_network(each) for each in env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])]
+except ValueError as error:
+    message = f"WEBHOOK_ALLOWED_NETWORKS holds what is no network: {error}"
+    raise ImproperlyConfigured(message) from error
+# Certificates of authorities that are trusted besides those of the system, in one PEM file.
+WEBHOOK_CA_FILE = env.str("WEBHOOK_CA_FILE", "")
+if WEBHOOK_CA_FILE and not os.access(WEBHOOK_CA_FILE, os.R_OK):
+    message = f"WEBHOOK_CA_FILE names a file that cannot be read: {WEBHOOK_CA_FILE}"
+    raise ImproperlyConfigured(message)
+# For all of one request: resolving, connecting, sending and the answer.
+WEBHOOK_SECONDS = env.int("WEBHOOK_SECONDS", 5)
+
+# The threads of a web process (`--threads` in supervisor.py and Dockerfile). A quarter of them may wait for clients.
+WEB_THREADS = 4
 
 # How many reverse proxies stand before the web server: so many addresses at the end of X-Forwarded-For are believed.
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", 0)

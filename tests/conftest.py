@@ -46,6 +46,7 @@ FACT_TABLES = (
     "classifier_amendment",
     "classifier_laboratorysettings",
     "classifier_trialprediction",
+    "classifier_batchmember",
 )
 
 

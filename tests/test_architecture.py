@@ -38,6 +38,7 @@ BROAD_EXCEPTS = {
     ("classifier/uploads.py", "opened"): "decoders tell of damage by every kind of error that there is",
     ("classifier/uploads.py", "not_accepted"): "so do the decoders of formats that are refused anyway",
     ("classifier/heartbeat.py", "beat_for_ever"): "a worker that can work must stay visible",
+    ("classifier/webhook_sending.py", "send_for_ever"): "whatever one look ran into, the next one may succeed",
     ("classifier/services/images.py", "store_image"): "removes the file of a row that was not written and raises again",
 }
 

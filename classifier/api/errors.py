@@ -44,7 +44,10 @@ def problem_response(error: Exception, context: dict[str, Any]) -> HttpResponse 
     """DRF's exception handler. Anything unknown is None: it becomes a logged 500 without a word of its text."""
     set_rollback()
     if isinstance(error, HematoVisionError):
-        return problem(status=error.status, code=error.code, detail=error.message, **error.details)
+        response = problem(status=error.status, code=error.code, detail=error.message, **error.details)
+        if error.retry_after is not None:
+            response["Retry-After"] = str(error.retry_after)
+        return response
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     if isinstance(error, TooManyFilesSent):

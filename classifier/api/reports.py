@@ -16,7 +16,8 @@ from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.roles import Verb
-from classifier.api.views import acting
+from classifier.api.serializers import KnownFields
+from classifier.api.views import acting, read
 from classifier.models import AmendmentKind, Case, Report, ReportKind
 from classifier.querysets import visible_to
 from classifier.reports.exports import exported, fhir_json
@@ -33,7 +34,7 @@ from classifier.services.reports import (
 )
 
 
-class ReleaseSerializer(serializers.Serializer[Any]):
+class ReleaseSerializer(KnownFields):
     password = serializers.CharField(
         write_only=True, trim_whitespace=False, max_length=4096, help_text="The signer's own password, once more."
     )
@@ -82,7 +83,7 @@ class ReportSerializer(ReportVersionSerializer):
     payload = serializers.JSONField(source="report.payload", help_text="The signed content: docs/reports.md.")
 
 
-class AmendSerializer(serializers.Serializer[Any]):
+class AmendSerializer(KnownFields):
     kind = serializers.ChoiceField(AmendmentKind.choices, help_text="`corrected` where a released result was wrong.")
     reason = serializers.CharField(max_length=500)
 
@@ -122,9 +123,7 @@ class CaseReports(APIView):
     def post(self, request: Request, case_id: UUID) -> Response:
         """Sign the case as it stands. Needs the signer's password; a service account never signs."""
         case = visible_case(request, case_id)
-        serializer = ReleaseSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        report = release_report(actor=acting(request), case=case, **serializer.validated_data)
+        report = release_report(actor=acting(request), case=case, **read(ReleaseSerializer, request))
         location = request.build_absolute_uri(reverse("api-report", args=[report.pk]))
         return Response(SignedReportSerializer(report).data, status=201, headers={"Location": location})
 
@@ -137,9 +136,7 @@ class CaseAmendments(APIView):
     @extend_schema(request=AmendSerializer, responses={201: AmendmentSerializer})
     def post(self, request: Request, case_id: UUID) -> Response:
         case = visible_case(request, case_id)
-        serializer = AmendSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        amendment = amend_report(actor=acting(request), case=case, **serializer.validated_data)
+        amendment = amend_report(actor=acting(request), case=case, **read(AmendSerializer, request))
         return Response(AmendmentSerializer(amendment).data, status=201)
 
 

@@ -13,13 +13,14 @@ from rest_framework.response import Response
 
 from accounts.roles import Verb
 from classifier import services
-from classifier.api.serializers import ReviewSerializer
-from classifier.api.views import acting
+from classifier.api.filters import ListFilter
+from classifier.api.serializers import KnownFields, ReviewSerializer
+from classifier.api.views import acting, read
 from classifier.models import CellImage, Review, Verdict
 from classifier.paging import NewestFirst
 
 
-class NewReviewSerializer(serializers.Serializer[Any]):
+class NewReviewSerializer(KnownFields):
     """What is said. `previous_review` given and out of date is refused with the other's review; null: there was none;
     left out, nothing is compared.
     """
@@ -51,15 +52,18 @@ class ImageReviews(ListAPIView[Review]):
         return get_object_or_404(images, pk=self.kwargs["image_id"])
 
     def get_queryset(self) -> QuerySet[Review]:
+        ListFilter.of(self.request)
         return Review.objects.filter(image=self.get_image()).select_related("reader")
+
+    @extend_schema(parameters=[ListFilter])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.list(request, *args, **kwargs)
 
     @extend_schema(request=NewReviewSerializer, responses={201: ReviewSerializer})
     def post(self, request: Request, image_id: UUID) -> Response:
         """Review an image: it counts from now on. A case whose report is signed takes none."""
         image = self.get_image()
-        said = NewReviewSerializer(data=request.data)
-        said.is_valid(raise_exception=True)
-        fields = dict(said.validated_data)
+        fields = read(NewReviewSerializer, request)
         fields["final_label"] = fields.get("final_label") or ""
         review = services.review_image(actor=acting(request), image=image, **fields)
         return Response(review.as_dict(), status=201)

@@ -77,6 +77,11 @@ class CellImage(models.Model):
     current_review = models.ForeignKey("classifier.Review", models.PROTECT, null=True, blank=True, related_name="+")
     has_thumbnail = models.BooleanField(default=False, db_default=False)
 
+    # Within a priority the least turn goes first, so batches share; what is on hold is claimed by nobody.
+    batch = models.ForeignKey("classifier.Batch", models.PROTECT, null=True, blank=True, related_name="images")
+    on_hold = models.BooleanField(default=False, db_default=False)
+    turn = models.PositiveIntegerField(default=0, db_default=0)
+
     paging_field = "uploaded_at"
 
     objects = CellImageQuerySet.as_manager()
@@ -101,7 +106,11 @@ class CellImage(models.Model):
             models.CheckConstraint(condition=Q(status__in=ImageStatus.values), name="image_status_known"),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["priority", "queued_at"], name="image_queue", condition=Q(status="queued")),
+            models.Index(
+                fields=["priority", "turn", "queued_at", "id"],
+                name="image_queue",
+                condition=Q(status="queued", on_hold=False),
+            ),
             models.Index(fields=["claim_expires_at"], name="image_claims", condition=Q(status="claimed")),
             models.Index(fields=["case", "-uploaded_at", "-id"], name="image_case_newest"),
             models.Index(fields=["uploaded_by", "-uploaded_at", "-id"], name="image_uploader_newest"),

@@ -14,6 +14,7 @@ from classifier.models.report import Report
 class NotificationKind(models.TextChoices):
     CASE_ASSIGNED = "case_assigned", "A case was assigned to you"
     IMAGES_DONE = "images_done", "All pictures of a case are classified"
+    BATCH_FINISHED = "batch_finished", "A batch is finished"
     REPORT_AMENDED = "report_amended", "A report was amended"
     REPORT_CORRECTED = "report_corrected", "A report was corrected"
 

@@ -1,5 +1,17 @@
 """What people can do. Every door (page, API, admin, command) calls these; nothing else changes a case or an image."""
 
+from classifier.services.batches import (
+    add_to_batch,
+    cancel_batch,
+    close_folder_batch,
+    open_folder_batch,
+    pause_batch,
+    record_batch_export,
+    resume_batch,
+    retry_failed,
+    start_batch,
+    submit_archive,
+)
 from classifier.services.cases import (
     assign_case,
     change_case,
@@ -14,23 +26,47 @@ from classifier.services.notifications import mark_all_read, mark_read
 from classifier.services.reports import amend_report, release_report
 from classifier.services.reviews import review_image
 from classifier.services.trials import may_try, try_model
+from classifier.services.webhooks import (
+    add_endpoint,
+    replay_message,
+    rotate_secret,
+    send_now,
+    send_test_message,
+    switch_off_endpoint,
+)
 
 __all__ = [
+    "add_endpoint",
     "add_image",
     "add_image_to_quick_case",
+    "add_to_batch",
     "amend_report",
     "assign_case",
+    "cancel_batch",
     "change_case",
+    "close_folder_batch",
     "generated_accession_number",
     "mark_all_read",
     "mark_read",
     "may_try",
     "open_case",
+    "open_folder_batch",
     "open_quick_case",
+    "pause_batch",
+    "record_batch_export",
     "release_report",
+    "replay_message",
     "requeue_image",
+    "resume_batch",
+    "retry_failed",
     "review_image",
+    "rotate_secret",
     "save_laboratory_settings",
+    "send_now",
+    "send_test_message",
+    "start_batch",
+    "submit_archive",
+    "switch_off_endpoint",
     "try_model",
     "void_case",
     "void_image",

@@ -13,7 +13,7 @@ from accounts import audit
 from accounts.models import User
 from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidTransition
-from classifier.models import Case, CellImage, ImageStatus, ModelVersion, Priority, Void
+from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Priority, Void
 from classifier.services.cases import open_quick_case
 from classifier.services.permission import held_open, require, require_editable, required_reason
 from classifier.transitions import move
@@ -48,9 +48,19 @@ def add_image_to_quick_case(*, actor: User, case_id: UUID, upload: UploadedFile)
 
 
 def keep_picture(
-    *, actor: User, case: Case, accepted: AcceptedUpload, name: str, priority: Priority
+    *,
+    actor: User,
+    case: Case,
+    accepted: AcceptedUpload,
+    name: str,
+    priority: Priority,
+    batch: Batch | None = None,
+    turn: int = 0,
 ) -> tuple[CellImage, bool]:
-    """The image of an accepted picture in the case, stored and queued unless it is there already."""
+    """The image of an accepted picture in the case, stored and queued unless it is there already.
+
+    An image of a batch waits for its `turn`, and is on hold until the batch is started.
+    """
     require_editable(case)
     same_picture = CellImage.objects.filter(case=case, pixels_sha256=accepted.pixels_sha256)
     if known := same_picture.select_related("void").first():
@@ -61,7 +71,9 @@ def keep_picture(
             restore_image(actor=actor, image=known, accepted=accepted)
         return known, False
     try:
-        return store_image(actor=actor, case=case, accepted=accepted, name=name, priority=priority), True
+        return store_image(
+            actor=actor, case=case, accepted=accepted, name=name, priority=priority, batch=batch, turn=turn
+        ), True
     except IntegrityError:
         # The same picture arrived twice at the same moment; the other one was first.
         return same_picture.get(), False
@@ -94,10 +106,19 @@ def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) ->
 
 def fresh_try() -> dict[str, Any]:
     """The queue's fields of an image that is queued as if for the first time."""
-    return {"queued_at": timezone.now(), "attempts": 0, "faults": 0, "classified_at": None}
+    return {"queued_at": timezone.now(), "attempts": 0, "faults": 0, "classified_at": None, "on_hold": False}
 
 
-def store_image(*, actor: User, case: Case, accepted: AcceptedUpload, name: str, priority: Priority) -> CellImage:
+def store_image(
+    *,
+    actor: User,
+    case: Case,
+    accepted: AcceptedUpload,
+    name: str,
+    priority: Priority,
+    batch: Batch | None = None,
+    turn: int = 0,
+) -> CellImage:
     """Write the file, then the row. A row that can't be written leaves no file behind."""
     image = CellImage(
         case=case,
@@ -111,6 +132,9 @@ def store_image(*, actor: User, case: Case, accepted: AcceptedUpload, name: str,
         uploaded_by=actor,
         priority=priority,
         queued_at=timezone.now(),
+        batch=batch,
+        turn=turn,
+        on_hold=batch is not None and batch.started_at is None,
     )
     image.file.save(f"original.{accepted.extension}", ContentFile(accepted.content), save=False)
     try:
@@ -118,7 +142,8 @@ def store_image(*, actor: User, case: Case, accepted: AcceptedUpload, name: str,
             require_editable(held_open(case))
             image.save(force_insert=True)
             audit.record(action="image_uploaded", actor=actor, target=image, case=str(case.pk))
-            wake_workers()
+            if not image.on_hold:
+                wake_workers()
     except BaseException:
         discard_file_without_row(image)
         raise

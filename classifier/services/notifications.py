@@ -58,6 +58,8 @@ def notify_images_done(images: Sequence[CellImage]) -> None:
             uploaded_by__in={pk for _, pk in uploaders},
             uploaded_by__laboratory=F("case__laboratory"),
             uploaded_at__gt=timezone.now() - RECENTLY,
+            # Who handed in a batch is told once the whole batch is finished.
+            batch=None,
         )
         many = uploads.order_by().values("case", "uploaded_by").annotate(n=Count("pk")).filter(n__gte=WORTH_A_NOTICE)
         pairs = [(row["case"], row["uploaded_by"]) for row in many]

@@ -32,6 +32,7 @@ from classifier.reports.versions import open_amendment
 from classifier.services.notifications import notify
 from classifier.services.permission import require, required_reason
 from classifier.tallies import differential_of, tally_of
+from classifier.webhooks import announce_report
 
 PASSWORD_TRIES = 5
 PASSWORD_WINDOW = timedelta(minutes=5)
@@ -176,6 +177,7 @@ def sign(*, actor: User, case: Case, reason: str, comment: str) -> Report:
     )
     if kind in NOTIFICATIONS:
         notify_involved(report, NOTIFICATIONS[kind])
+    announce_report(report)
     return report
 
 
