@@ -33,6 +33,7 @@ def switch_service_account(*, actor: User, account: User, on: bool) -> None:
     if account.role != Role.SERVICE or not looks_after(actor, account):
         message = "Only an administrator of the laboratory switches its service accounts."
         raise TokenRefused(message)
+    account = User.objects.select_for_update(of=("self",)).select_related("laboratory").get(pk=account.pk)
     if account.is_active == on:
         return
     account.is_active = on

@@ -50,14 +50,14 @@ def make_token(*, actor: User, user: User, name: str, scopes: Collection[str], l
     if not looks_after(actor, user):
         message = "Tokens of other people are theirs to make. An administrator makes those of service accounts."
         raise TokenRefused(message)
+    # Two forms at once must not make two tokens of one name, nor one for an account that is being switched off.
+    user = User.objects.select_for_update(of=("self",)).select_related("laboratory").get(pk=user.pk)
     if not user.is_active:
         message = "This account is switched off, so a token of it would open nothing."
         raise TokenRefused(message)
     if not scopes:
         message = "Choose at least one thing that the token may do."
         raise TokenRefused(message)
-    # Two forms at once must not make two tokens of one name.
-    User.objects.select_for_update().get(pk=user.pk)
     names = set(tokens_in_use(user).values_list("name", flat=True))
     if name.strip() in names:
         message = "There is a token of that name. Choose another name, or revoke that one first."

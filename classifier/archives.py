@@ -7,7 +7,6 @@ its turn comes, and never more of it than a picture may have.
 import codecs
 import csv
 import io
-import lzma
 import stat
 import struct
 import zipfile
@@ -35,19 +34,21 @@ ARCHIVE_STARTS = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\
 # Room for the directory entry of a file: 46 bytes, a name, and what programs add to it.
 DIRECTORY_BYTES_A_MEMBER = 2048
 LONGEST_NAME = 300
-# Compression methods that the standard library undoes.
-KNOWN_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+# A member whose name is longer than this is refused.
+MAX_NAME = 1024
+# Compression methods that the standard library undoes piece by piece; the others it unpacks without any bound.
+KNOWN_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 # Whatever the damage is, reading ends in one of these.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     OSError,
     EOFError,
     ValueError,
     RuntimeError,
     struct.error,
     OverflowError,
+    MemoryError,
 )
 NO_ARCHIVE = "This is not a ZIP archive, or it is cut off. Pack the pictures into a ZIP file and send that."
 DAMAGED = "This file of the archive is damaged. Pack it again and send the new archive."
@@ -199,6 +200,9 @@ def content_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 def require_ordinary(member: zipfile.ZipInfo) -> None:
     """Raises UploadRejected for a member that is no ordinary file with an ordinary name."""
     name = member.filename.replace("\\", "/")
+    if len(name) > MAX_NAME:
+        message = f"The file's name is longer than {MAX_NAME:,} characters. Shorten it and pack the archive again."
+        raise UploadRejected("unsafe_name", message)
     if name.startswith("/") or ".." in name.split("/") or name[1:2] == ":" or "\0" in member.orig_filename:
         message = "The file's name leads out of the archive's own folder. Rename it and pack the archive again."
         raise UploadRejected("unsafe_name", message)
@@ -217,7 +221,7 @@ def nested_archive() -> UnsupportedFormat:
 
 
 def unknown_method() -> UnsupportedFormat:
-    message = "The file is packed in a way that is not understood here. Pack the archive again as an ordinary ZIP."
+    message = "The file is packed in a way that is not opened here. Pack it again as an ordinary ZIP (method Deflate)."
     return UnsupportedFormat("unsupported_compression", message)
 
 
@@ -231,6 +235,8 @@ def labels_of(archive: zipfile.ZipFile) -> Labels:
         return Labels({}, [])
     if found[0].file_size > MAX_LABELS_BYTES:
         return Labels({}, [(1, "labels_unreadable", "The file labels.csv is larger than 4 MB, so it is not used.")])
+    if found[0].compress_type not in KNOWN_METHODS:
+        return Labels({}, [(1, "labels_unreadable", unknown_method().message)])
     try:
         with archive.open(found[0]) as stored:
             return read_labels(stored.read(MAX_LABELS_BYTES))
@@ -239,7 +245,10 @@ def labels_of(archive: zipfile.ZipFile) -> Labels:
 
 
 def read_labels(content: bytes) -> Labels:
-    """The lines `file,label` of labels.csv, with or without that head; comma, semicolon or tab between them."""
+    """The lines `file,label` of labels.csv, with or without that head; comma, semicolon or tab between them.
+
+    There are no more files than MAX_ARCHIVE_MEMBERS, so what comes after as many lines is not read.
+    """
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:
@@ -251,6 +260,13 @@ def read_labels(content: bytes) -> Labels:
     complaints: list[tuple[int, str, str]] = []
     try:
         for line, fields in enumerate(csv.reader(io.StringIO(text), delimiter=separator), start=1):
+            # One more, for the head.
+            if line > settings.MAX_ARCHIVE_MEMBERS + 1:
+                message = (
+                    f"The file labels.csv has more than {settings.MAX_ARCHIVE_MEMBERS:,} lines; the rest is left out."
+                )
+                complaints.append((line, "labels_too_long", message))
+                break
             columns = [field.strip() for field in fields]
             if not any(columns) or (line == 1 and [column.lower() for column in columns[:2]] == ["file", "label"]):
                 continue
@@ -285,9 +301,11 @@ def plain_name(name: str) -> str:
 
 def label_for(labels: Labels, name: str) -> tuple[str, str]:
     """(key in labels.csv, label) of a member: by its whole path, or by the end of it; ("", "") where it has none."""
-    parts = plain_name(name).split("/")
-    for start in range(len(parts)):
-        key = "/".join(parts[start:])
-        if key in labels.by_name:
-            return key, labels.by_name[key]
-    return "", ""
+    if not labels.by_name or len(name) > MAX_NAME:
+        return "", ""
+    key = plain_name(name)
+    while key not in labels.by_name:
+        _, slash, key = key.partition("/")
+        if not slash:
+            return "", ""
+    return key, labels.by_name[key]

@@ -35,6 +35,7 @@ from classifier.models import (
 )
 from classifier.services.batches import ClaimLost, begin, keep_member, move_on, note_complaints, void_waiting
 from classifier.services.notifications import notify
+from classifier.services.permission import held_open
 from classifier.wakeup import send_wake_up
 from classifier.webhooks import API, announce
 
@@ -42,6 +43,9 @@ logger = structlog.get_logger(__name__)
 # A picture that is uploaded meanwhile waits no longer than this, and the reading of one file.
 SLICE_SECONDS = 1.0
 MAX_FAULTS = 3
+ARCHIVE_FAILED = (
+    "Checking this archive failed again and again, so its other files are left out. Pack it again and send it."
+)
 CHECK_FAILED = "Reading this file stopped the worker three times, so it is left out. Save the picture again."
 
 
@@ -50,6 +54,7 @@ def check_archives(classified: int = 0) -> int:
 
     `classified` is how many images were classified right before: as long as that goes on, nothing is done while a
     picture that somebody waits for is queued. Without a usable model there is nothing to be in the way of.
+    Whatever else ends a check leaves its claim to expire: then it counts once, and meanwhile other archives go on.
     """
     waiting = CellImage.objects.claimable()
     if classified and waiting.filter(priority=Priority.INTERACTIVE).exists():
@@ -58,15 +63,11 @@ def check_archives(classified: int = 0) -> int:
     if batch is None:
         return 0
     try:
-        looked_at = check(batch)
-    except ClaimLost:
-        logger.info("batch_check_lost", batch=str(batch.pk))
-        looked_at = 0
+        looked_at = check_and_release(batch)
     finally:
-        release(batch)
-    # One wake-up in, at most one out: where images go on being classified, theirs serves the next step as well.
-    if Batch.objects.unchecked().exists() and not (classified and waiting.exists()):
-        send_wake_up()
+        # One wake-up in, at most one out: where images go on being classified, theirs serves the next step as well.
+        if Batch.objects.unchecked().exists() and not (classified and waiting.exists()):
+            send_wake_up()
     return looked_at
 
 
@@ -85,14 +86,24 @@ def claim_check() -> Batch | None:
     return Batch.objects.select_related("case", "submitted_by", "laboratory").get(pk=pk)
 
 
-def release(batch: Batch) -> None:
-    """Let another step go on."""
+def check_and_release(batch: Batch) -> int:
+    """Check for a while, then let another step go on."""
+    try:
+        looked_at = check(batch)
+    except ClaimLost:
+        logger.info("batch_check_lost", batch=str(batch.pk))
+        looked_at = 0
     Batch.objects.filter(pk=batch.pk, claim_token=batch.claim_token).update(claim_token=None, claim_expires_at=None)
+    return looked_at
 
 
 def check(batch: Batch) -> int:
     """Look at files until the second is over; after the last one, end the check."""
     ends = time.monotonic() + SLICE_SECONDS
+    # At the bound the next file was left out; what failed even then is not that file.
+    if batch.check_faults > MAX_FAULTS:
+        refuse(batch, UploadRejected("check_failed", ARCHIVE_FAILED))
+        return 0
     try:
         stored = batch.archive.open("rb")
     except FileNotFoundError:
@@ -150,8 +161,7 @@ def end_check(batch: Batch, labels: archives.Labels, names: list[str]) -> None:
         if not ended.update(checked_at=Now(), claim_token=None, claim_expires_at=None):
             raise ClaimLost
         note_complaints(batch, labels, names)
-        if not batch.asks_before_start or not batch.images.exists():
-            begin(batch)
+        begin_unless_asked(batch)
     remove_archive(batch)
     logger.info("batch_checked", batch=str(batch.pk), files=batch.members_total)
     finish_batches()
@@ -166,9 +176,15 @@ def refuse(batch: Batch, error: HematoVisionError) -> None:
         BatchMember.objects.create(
             batch=batch, number=batch.members_checked, name="", code=error.code, message=error.message[:300]
         )
-        begin(batch)
+        begin_unless_asked(batch)
     remove_archive(batch)
     finish_batches()
+
+
+def begin_unless_asked(batch: Batch) -> None:
+    """Start what is checked, unless a person starts it: as the page asked, or because the case is closed by now."""
+    if not batch.images.exists() or (not batch.asks_before_start and held_open(batch.case).is_editable):
+        begin(batch)
 
 
 def remove_archive(batch: Batch) -> None:
@@ -187,7 +203,9 @@ def finish_batches() -> int:
     ended = 0
     for batch in open_ones.filter(~Exists(waiting)).select_related("case", "submitted_by", "laboratory"):
         with transaction.atomic():
-            if open_ones.filter(pk=batch.pk).update(finished_at=timezone.now(), paused_at=None):
+            # A retry holds the row as well; what it queued is seen by a statement that comes after the lock only.
+            Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+            if open_ones.filter(~Exists(waiting), pk=batch.pk).update(finished_at=timezone.now(), paused_at=None):
                 notify(user=batch.submitted_by, kind=NotificationKind.BATCH_FINISHED, case=batch.case)
                 audit.record(action="batch_finished", actor=None, target=batch, laboratory=batch.laboratory)
                 announce(batch.laboratory_id, WebhookEvent.BATCH_FINISHED, told(batch))

@@ -81,10 +81,21 @@ class AcceptedUpload:
 def accept_upload(upload: UploadedFile) -> AcceptedUpload:
     """Check an uploaded file and give it the form in which it is stored.
 
+    An upload is judged once, however often it is asked for: what comes under an Idempotency-Key is judged before its
+    transaction begins.
+
     Raises UploadRejected with one of: empty_file, file_too_large (413), not_an_image, unsupported_format (415),
     several_pictures, too_few_pixels, too_many_pixels, damaged_image. Raises Unavailable (busy) when too many pictures
     are being decoded already.
     """
+    known: AcceptedUpload | None = getattr(upload, "accepted", None)
+    if known is None:
+        known = judged(upload)
+        upload.accepted = known  # type: ignore[attr-defined]
+    return known
+
+
+def judged(upload: UploadedFile) -> AcceptedUpload:
     received = read_capped(upload)
     with decoding_slot():
         picture = decode(received)

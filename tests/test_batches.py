@@ -146,6 +146,7 @@ def test_check_that_died_at_any_file_is_taken_up_again_and_doubles_nothing(
         batch_steps.check_archives()
     batch.refresh_from_db()
     assert (batch.members_checked, BatchMember.objects.count(), CellImage.objects.count()) == (2, 2, 2)
+    Batch.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
     check_all()
     batch.refresh_from_db()
     assert [member.number for member in batch.members.all()] == [0, 1, 2, 3, 4]

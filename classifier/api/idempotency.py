@@ -70,15 +70,21 @@ def answered_once(handler: Handler) -> Handler:
         claimed, is_first = claim(owner, key, fingerprint)
         if not is_first:
             return answer_again(claimed, fingerprint)
-        return answer_first(claimed, lambda: handler(view, request, *args, **kwargs))
+        prepare = getattr(view, "prepare", nothing_to_prepare)
+        return answer_first(claimed, lambda: prepare(request), lambda: handler(view, request, *args, **kwargs))
 
     answer.answers_once = True  # type: ignore[attr-defined]
     return answer
 
 
+def nothing_to_prepare(request: Request) -> None:
+    """Most requests are quick from the first line on."""
+
+
 def owner_of(request: Request) -> str:
-    """A digest of the token, or of the user where a session asks: keys of others are none of one's own."""
+    """A digest of the laboratory and the token, or the user where a session asks: keys of others are not one's own."""
     who = f"token {request.auth.digest}" if isinstance(request.auth, ApiToken) else f"user {request.user.pk}"
+    who = f"laboratory {getattr(request.user, 'laboratory_id', None)} {who}"
     return hashlib.sha256(who.encode()).hexdigest()
 
 
@@ -146,11 +152,17 @@ def answer_again(known: IdempotentRequest, fingerprint: str) -> HttpResponse:
     return Response(json.loads(known.body) if known.body else None, status=known.status_code, headers=headers)
 
 
-def answer_first(mine: IdempotentRequest, handle: Callable[[], HttpResponse]) -> HttpResponse:
-    """Run the handler and keep its answer. A refusal, or a fault, leaves the key as if it had not been used."""
+def answer_first(
+    mine: IdempotentRequest, prepare: Callable[[], None], handle: Callable[[], HttpResponse]
+) -> HttpResponse:
+    """Run the handler and keep its answer. A refusal, or a fault, leaves the key as if it had not been used.
+
+    `prepare` does what takes long, before the transaction: nobody else could write to SQLite meanwhile.
+    """
     refusal: Exception | None = None
     kept = False
     try:
+        prepare()
         with transaction.atomic():
             try:
                 response = handle()

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import FileResponse, Http404, HttpRequest
 from django.http.response import HttpResponseBase
@@ -43,6 +44,7 @@ from classifier.api.serializers import (
 from classifier.errors import InvalidInput, UploadRejected
 from classifier.models import Case, CellImage, Prediction
 from classifier.querysets import CaseQuerySet, CellImageQuerySet
+from classifier.uploads import accept_upload
 from classifier.worklist import people_who_review
 
 MOST_FOUND = 25
@@ -130,8 +132,11 @@ class CaseDetail(APIView):
     def patch(self, request: Request, case_id: UUID) -> Response:
         """Change what is known of the specimen, of a case that is not signed. If-Match guards against others."""
         case = get_object_or_404(cases_of(request), pk=case_id)
-        require_match(request, case_answer(request, case_id)["ETag"])
-        services.change_case(actor=acting(request), case=case, **read(ChangedCaseSerializer, request, partial=True))
+        with transaction.atomic():
+            # Compared and changed under one lock, so that of two who have seen the same case one is told.
+            Case.objects.select_for_update(no_key=True).get(pk=case.pk)
+            require_match(request, case_answer(request, case_id)["ETag"])
+            services.change_case(actor=acting(request), case=case, **read(ChangedCaseSerializer, request, partial=True))
         return case_answer(request, case_id)
 
 
@@ -220,6 +225,11 @@ class CaseImages(ImageList):
     @extend_schema(parameters=[ImageFilter])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return self.list(request, *args, **kwargs)
+
+    def prepare(self, request: Request) -> None:
+        """Judge the picture before a transaction is opened for an Idempotency-Key."""
+        self.get_case()
+        accept_upload(the_file(request))
 
     @extend_schema(
         request={"multipart/form-data": UploadSerializer},

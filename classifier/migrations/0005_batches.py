@@ -71,6 +71,19 @@ class Migration(migrations.Migration):
             name='turn',
             field=models.PositiveIntegerField(db_default=0, default=0),
         ),
+        migrations.AddField(
+            model_name='cellimage',
+            name='cancelled',
+            field=models.BooleanField(db_default=False, default=False),
+        ),
+        migrations.RemoveConstraint(
+            model_name='cellimage',
+            name='same_picture_once_in_a_case',
+        ),
+        migrations.AddConstraint(
+            model_name='cellimage',
+            constraint=models.UniqueConstraint(condition=models.Q(('cancelled', False)), fields=('case', 'pixels_sha256'), name='same_picture_once_in_a_case'),
+        ),
         migrations.AlterField(
             model_name='notification',
             name='kind',

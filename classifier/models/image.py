@@ -81,6 +81,8 @@ class CellImage(models.Model):
     batch = models.ForeignKey("classifier.Batch", models.PROTECT, null=True, blank=True, related_name="images")
     on_hold = models.BooleanField(default=False, db_default=False)
     turn = models.PositiveIntegerField(default=0, db_default=0)
+    # Void because its batch was cancelled before it was classified: the same picture may come again.
+    cancelled = models.BooleanField(default=False, db_default=False)
 
     paging_field = "uploaded_at"
 
@@ -88,7 +90,9 @@ class CellImage(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["case", "pixels_sha256"], name="same_picture_once_in_a_case"),
+            models.UniqueConstraint(
+                fields=["case", "pixels_sha256"], name="same_picture_once_in_a_case", condition=Q(cancelled=False)
+            ),
             models.CheckConstraint(
                 condition=Q(status="claimed", claim_token__isnull=False, claim_expires_at__isnull=False)
                 | (~Q(status="claimed") & Q(claim_token=None, claim_expires_at=None)),

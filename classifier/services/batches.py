@@ -26,6 +26,7 @@ from classifier.models import (
     Case,
     CellImage,
     ImageStatus,
+    Prediction,
     Priority,
     Void,
 )
@@ -155,6 +156,8 @@ def keep_member(batch: Batch, number: int, name: str, read: Callable[[], bytes],
     member = BatchMember(batch=batch, number=number, name=archives.shown_path(name), label=label)
     with transaction.atomic():
         move_on(batch, number)
+        # Read behind the row's lock: it may have been paused since.
+        now = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
         if accepted is not None:
             try:
                 member.image, new = keep_picture(
@@ -163,10 +166,11 @@ def keep_member(batch: Batch, number: int, name: str, read: Callable[[], bytes],
                     accepted=accepted,
                     name=shown_name(name),
                     priority=Priority.BATCH,
-                    batch=batch,
-                    turn=batch.first_turn + number,
+                    batch=now,
+                    turn=now.first_turn + number,
                 )
-                member.code = "" if new else SAME_PICTURE
+                taken_over = member.image.batch_id == batch.pk and not batch.members.filter(image=member.image).exists()
+                member.code = "" if new or taken_over else SAME_PICTURE
             except Conflict as error:
                 refusal = error
         if refusal is not None:
@@ -187,15 +191,18 @@ def move_on(batch: Batch, number: int) -> None:
 
 def note_complaints(batch: Batch, labels: archives.Labels, names: list[str]) -> None:
     """What is wrong with labels.csv, as members behind the last file."""
-    used = {archives.label_for(labels, name)[0] for name in names}
+    used = {archives.label_for(labels, name)[0] for name in names} if labels.by_name else set()
     without_file = sorted(set(labels.by_name) - used)
     complaints = [(f"{archives.LABELS_FILE}, line {line}", code, message) for line, code, message in labels.complaints]
     message = "labels.csv names this file, but it was not sent."
     complaints += [(archives.shown_path(name), "label_without_file", message) for name in without_file]
     first = batch.members_total or 0
     BatchMember.objects.bulk_create(
-        BatchMember(batch=batch, number=first + at, name=name, code=code, message=message)
-        for at, (name, code, message) in enumerate(complaints)
+        (
+            BatchMember(batch=batch, number=first + at, name=name, code=code, message=message)
+            for at, (name, code, message) in enumerate(complaints)
+        ),
+        batch_size=500,
     )
 
 
@@ -209,6 +216,7 @@ def least_waiting_turn() -> int:
 def let_go(batch: Batch) -> None:
     """Let the images that were on hold wait for the workers, in line with those of other batches."""
     held = waiting_images(batch).filter(on_hold=True)
+    lock_in_order(held)
     own = held.aggregate(least=Min("turn"))["least"] or 0
     held.update(on_hold=False, turn=F("turn") + (least_waiting_turn() - own))
     wake_workers()
@@ -221,6 +229,11 @@ def images_of(batch: Batch) -> CellImageQuerySet:
 
 def waiting_images(batch: Batch) -> CellImageQuerySet:
     return images_of(batch).waiting()
+
+
+def lock_in_order(images: CellImageQuerySet) -> None:
+    """Lock the rows, always in one order: two who change many of them never wait for each other."""
+    list(images.order_by("pk").select_for_update().values_list("pk", flat=True))
 
 
 @transaction.atomic
@@ -251,6 +264,7 @@ def pause_batch(*, actor: User, batch: Batch) -> Batch:
     batch.paused_at = timezone.now()
     batch.save(update_fields=["paused_at"])
     # What a worker holds right now is classified; if it comes back instead, it waits like the rest.
+    lock_in_order(waiting_images(batch))
     waiting_images(batch).update(on_hold=True)
     audit.record(action="batch_paused", actor=actor, target=batch)
     return batch
@@ -258,10 +272,11 @@ def pause_batch(*, actor: User, batch: Batch) -> Batch:
 
 @transaction.atomic
 def resume_batch(*, actor: User, batch: Batch) -> Batch:
-    """Go on with a paused batch. Raises NotAllowed, Conflict (not_paused)."""
+    """Go on with a paused batch. Raises NotAllowed, Conflict (not_paused, case_released, case_void)."""
     batch = locked(actor, batch)
     if batch.state != BatchState.PAUSED:
         raise Conflict("not_paused", f"Only a paused batch can be resumed; this one is {batch.state.label.lower()}.")
+    require_editable(batch.case)
     batch.paused_at = None
     batch.save(update_fields=["paused_at"])
     let_go(batch)
@@ -277,6 +292,7 @@ def cancel_batch(*, actor: User, batch: Batch) -> Batch:
         raise batch_over()
     batch.cancelled_at, batch.claim_token, batch.claim_expires_at = timezone.now(), None, None
     batch.save(update_fields=["cancelled_at", "claim_token", "claim_expires_at"])
+    lock_in_order(waiting_images(batch))
     waiting_images(batch).update(on_hold=True)
     voided = void_waiting(batch, by=actor)
     audit.record(action="batch_cancelled", actor=actor, target=batch, voided=voided)
@@ -284,9 +300,19 @@ def cancel_batch(*, actor: User, batch: Batch) -> Batch:
 
 
 def void_waiting(batch: Batch, by: User) -> int:
-    """Void what is queued in a cancelled batch; returns how many that were."""
-    queued = waiting_images(batch).filter(status=ImageStatus.QUEUED).order_by("pk")
-    rows = list(queued.select_for_update().values_list("pk", flat=True))
+    """Void what is queued in a cancelled batch; returns how many that were.
+
+    What was classified before, or was handed in by another batch as well, is classified instead.
+    """
+    queued = waiting_images(batch).filter(status=ImageStatus.QUEUED, on_hold=True)
+    lock_in_order(queued)
+    other_batches = BatchMember.objects.filter(image=OuterRef("pk"), batch__cancelled_at=None)
+    wanted = Exists(Prediction.objects.filter(image=OuterRef("pk"))) | Exists(other_batches)
+    if queued.filter(wanted).update(on_hold=False):
+        wake_workers()
+    # What is wanted is on hold no longer.
+    rows = list(queued.values_list("pk", flat=True))
+    queued.update(cancelled=True)
     Void.objects.bulk_create(Void(image_id=pk, reason=CANCELLED_REASON, by=by) for pk in rows)
     return len(rows)
 
@@ -301,6 +327,7 @@ def retry_failed(*, actor: User, batch: Batch) -> Batch:
         )
     require_editable(batch.case)
     failed = images_of(batch)
+    lock_in_order(failed.filter(status=ImageStatus.FAILED))
     first = failed.filter(status=ImageStatus.FAILED).aggregate(least=Min("turn"))["least"] or 0
     again = {**fresh_try(), "on_hold": batch.paused_at is not None, "turn": F("turn") + (least_waiting_turn() - first)}
     count = move(failed, source=ImageStatus.FAILED, target=ImageStatus.QUEUED, failure_code="", **again)

@@ -7,6 +7,8 @@ from uuid import UUID
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import UploadedFile
 from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Least
 from django.utils import timezone
 
 from accounts import audit
@@ -59,17 +61,20 @@ def keep_picture(
 ) -> tuple[CellImage, bool]:
     """The image of an accepted picture in the case, stored and queued unless it is there already.
 
-    An image of a batch waits for its `turn`, and is on hold until the batch is started.
+    An image of a batch waits for its `turn`, and is on hold unless the batch runs. What a cancelled batch voided may
+    come again, as a new image.
     """
     require_editable(case)
-    same_picture = CellImage.objects.filter(case=case, pixels_sha256=accepted.pixels_sha256)
+    same_picture = CellImage.objects.filter(case=case, pixels_sha256=accepted.pixels_sha256, cancelled=False)
     if known := same_picture.select_related("void").first():
         if known.is_void:
             message = "This picture was voided in this case. If that was a mistake, upload it to a case of its own."
             raise Conflict("image_void", message)
         if known.failure_code in MENDED_BY_UPLOAD:
             restore_image(actor=actor, image=known, accepted=accepted)
-        return known, False
+        take_over(actor=actor, image=known, priority=priority, batch=batch, turn=turn)
+        if not known.cancelled:
+            return known, False
     try:
         return store_image(
             actor=actor, case=case, accepted=accepted, name=name, priority=priority, batch=batch, turn=turn
@@ -77,6 +82,28 @@ def keep_picture(
     except IntegrityError:
         # The same picture arrived twice at the same moment; the other one was first.
         return same_picture.get(), False
+
+
+def take_over(*, actor: User, image: CellImage, priority: Priority, batch: Batch | None, turn: int) -> None:
+    """Let an image that waits in another's batch wait for who hands it in now, whatever becomes of that batch."""
+    if image.batch_id is None or not image.is_waiting or (batch is not None and image.batch_id == batch.pk):
+        return
+    changes: dict[str, Any] = {"batch": batch, "turn": turn, "priority": Least(F("priority"), int(priority))}
+    if runs := not held_back(batch):
+        changes["on_hold"] = False
+    # One statement: nothing is taken from a batch that is cancelled at this moment.
+    theirs = CellImage.objects.waiting().filter(pk=image.pk, batch=image.batch_id, cancelled=False)
+    with transaction.atomic():
+        if theirs.update(**changes):
+            audit.record(action="image_taken_over", actor=actor, target=image, from_batch=str(image.batch_id))
+            if runs:
+                wake_workers()
+    image.refresh_from_db()
+
+
+def held_back(batch: Batch | None) -> bool:
+    """Whether what comes with the batch is on hold: it is not started yet, or paused."""
+    return batch is not None and (batch.started_at is None or batch.paused_at is not None)
 
 
 def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) -> None:
@@ -134,7 +161,7 @@ def store_image(
         queued_at=timezone.now(),
         batch=batch,
         turn=turn,
-        on_hold=batch is not None and batch.started_at is None,
+        on_hold=held_back(batch),
     )
     image.file.save(f"original.{accepted.extension}", ContentFile(accepted.content), save=False)
     try:
