@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import AuditEvent, User
 from classifier import archives, batch_steps, pipeline, services
 from classifier.batches import progress_of, refusals_of
-from classifier.errors import Conflict
+from classifier.errors import Conflict, Unavailable
 from classifier.models import Batch, BatchState, Case, CellImage, ModelVersion, Priority, Void
 from tests.factories import prediction_of
+from tests.pictures import jpeg_of_cell
 from tests.test_batches import check_all, checked, submitted
 from tests.zips import cells
 
@@ -235,3 +236,15 @@ def test_picture_that_a_person_voided_does_not_come_again(technologist: User, re
     with pytest.raises(Conflict) as caught:
         hand_in(technologist, case, content)
     assert caught.value.code == "image_void"
+
+
+def test_picture_that_is_taken_out_at_the_same_moment_is_to_be_sent_again(
+    technologist: User, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(**_: Any) -> None:
+        raise IntegrityError
+
+    monkeypatch.setattr("classifier.services.images.store_image", beaten)
+
+    with pytest.raises(Unavailable, match="busy"):
+        services.add_image(actor=technologist, case=case, upload=SimpleUploadedFile("cell.jpg", jpeg_of_cell(5)))

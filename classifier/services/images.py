@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts import audit
 from accounts.models import User
 from accounts.roles import Verb
-from classifier.errors import Conflict, InvalidTransition
+from classifier.errors import Conflict, InvalidTransition, Unavailable
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Priority, Void
 from classifier.services.cases import open_quick_case
 from classifier.services.permission import held_open, require, require_editable, required_reason
@@ -79,9 +79,11 @@ def keep_picture(
         return store_image(
             actor=actor, case=case, accepted=accepted, name=name, priority=priority, batch=batch, turn=turn
         ), True
-    except IntegrityError:
-        # The same picture arrived twice at the same moment; the other one was first.
-        return same_picture.get(), False
+    except IntegrityError as error:
+        # The same picture arrived twice at the same moment; the other one was first, or is cancelled again by now.
+        if twin := same_picture.first():
+            return twin, False
+        raise Unavailable("busy", "This picture was being taken out at the same moment. Send it again.") from error
 
 
 def take_over(*, actor: User, image: CellImage, priority: Priority, batch: Batch | None, turn: int) -> None:
