@@ -751,8 +751,6 @@ def test_results_of_a_reviewed_void_or_failed_image_say_so(
 @pytest.mark.django_db(transaction=True)
 def test_retry_never_touches_an_image_that_somebody_reads_meanwhile(technologist: User, reader: User) -> None:
     """Two connections: the review commits while the retry waits for the row."""
-    if connection.vendor == "sqlite":
-        pytest.skip("on SQLite one transaction waits for the other as a whole")
     batch = checked(technologist, cells(2))
     CellImage.objects.update(status="failed", failure_code="prediction_failed", faults=3, attempts=3)
     image = CellImage.objects.order_by("turn").first()

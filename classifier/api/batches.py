@@ -51,7 +51,9 @@ class ListedBatchSerializer(SubmittedBatchSerializer):
     submitted_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
-    waits_for_start = serializers.BooleanField(help_text="Checked; POST to start/ starts it. Only batches of the page.")
+    waits_for_start = serializers.BooleanField(
+        help_text="Checked; POST to start/ starts it. For batches of the page, and where the case was closed."
+    )
     files = serializers.IntegerField(allow_null=True, help_text="Entries of the archive; null until it is read.")
     files_checked = serializers.IntegerField()
     total = serializers.IntegerField()

@@ -1,6 +1,7 @@
 """The administrator's pages of webhooks: where the laboratory is told of events, and what became of each message."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -21,6 +22,7 @@ from classifier.views.posting import posted_from
 
 ENDPOINTS_ON_PAGE = 20
 MESSAGES_ON_PAGE = 25
+LOOK_AGAIN = "Reload this page in a moment to see what came of it."
 
 
 @never_cache
@@ -85,16 +87,21 @@ def webhook(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     return render(request, "classifier/webhook.html", context)
 
 
-@posted_from("webhook")
-def webhook_test(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
+def done(request: SignedInRequest, endpoint_id: uuid.UUID, service: Callable[..., Any], sentence: str) -> HttpResponse:
+    """Let the service act on the endpoint, and say on its page what came of it."""
     endpoint = endpoint_for(request, endpoint_id)
     try:
-        services.send_test_message(actor=request.user, endpoint=endpoint)
+        service(actor=request.user, endpoint=endpoint)
     except HematoVisionError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, "A test message is on its way. Reload this page in a moment to see what came of it.")
+        messages.success(request, sentence)
     return redirect("webhook", endpoint_id=endpoint.pk)
+
+
+@posted_from("webhook")
+def webhook_test(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
+    return done(request, endpoint_id, services.send_test_message, f"A test message is on its way. {LOOK_AGAIN}")
 
 
 @posted_from("webhook")
@@ -112,27 +119,15 @@ def webhook_rotate(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResp
 
 @posted_from("webhook")
 def webhook_switch_off(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
-    endpoint = endpoint_for(request, endpoint_id)
-    try:
-        services.switch_off_endpoint(actor=request.user, endpoint=endpoint)
-    except HematoVisionError as error:
-        messages.error(request, error.message)
-    else:
-        messages.success(request, "The endpoint is switched off: nothing more is sent there.")
-    return redirect("webhook", endpoint_id=endpoint.pk)
+    return done(
+        request, endpoint_id, services.switch_off_endpoint, "The endpoint is switched off: nothing more is sent there."
+    )
 
 
 @posted_from("webhook")
 def webhook_send_now(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     """Try what waits, without waiting for its time."""
-    endpoint = endpoint_for(request, endpoint_id)
-    try:
-        services.send_now(actor=request.user, endpoint=endpoint)
-    except HematoVisionError as error:
-        messages.error(request, error.message)
-    else:
-        messages.success(request, "What waits is tried now. Reload this page in a moment to see what came of it.")
-    return redirect("webhook", endpoint_id=endpoint.pk)
+    return done(request, endpoint_id, services.send_now, f"What waits is tried now. {LOOK_AGAIN}")
 
 
 def webhook_replay(request: SignedInRequest, endpoint_id: uuid.UUID, message_id: uuid.UUID) -> HttpResponse:

@@ -1,4 +1,5 @@
 // Batches: an archive goes out with its progress shown, and what moves on the page is looked at now and then.
+import { takeDrops } from "./dropping.js";
 import { fragment } from "./polling.js";
 import { csrfToken, whenSignedIn } from "./session.js";
 
@@ -132,25 +133,8 @@ function handIn() {
   });
   form.querySelector("[data-batch-stop]").addEventListener("click", () => request?.abort());
 
-  let depth = 0;
-  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragenter", (event) => {
-    if (!holdsFiles(event)) return;
-    depth += 1;
-    form.classList.add("over");
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!holdsFiles(event)) return;
-    depth -= 1;
-    if (depth <= 0) form.classList.remove("over");
-  });
-  document.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    form.classList.remove("over");
-    const files = [...event.dataTransfer.files];
+  takeDrops(form, (dropped) => {
+    const files = [...dropped];
     if (files.length > 1) {
       refuse("Drop one ZIP archive. Single pictures are dropped on the bench or on a case.");
       return;

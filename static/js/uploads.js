@@ -1,4 +1,5 @@
 // Pictures go out one by one, at most three at a time; each has its own progress and its own outcome.
+import { takeDrops } from "./dropping.js";
 import { fragment, parse, watch } from "./polling.js";
 import { csrfToken, whenSignedIn } from "./session.js";
 
@@ -255,27 +256,7 @@ function start() {
     clear.hidden = true;
   });
 
-  // A picture may be dropped anywhere on the page; it never replaces the page.
-  let depth = 0;
-  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragenter", (event) => {
-    if (!holdsFiles(event)) return;
-    depth += 1;
-    form.classList.add("over");
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!holdsFiles(event)) return;
-    depth -= 1;
-    if (depth <= 0) form.classList.remove("over");
-  });
-  document.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    form.classList.remove("over");
-    take(event.dataTransfer.files);
-  });
+  takeDrops(form, take);
   window.addEventListener("beforeunload", (event) => {
     if (queue.length || sending || unsent.size) event.preventDefault();
   });
