@@ -16,6 +16,8 @@ class Laboratory(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Readers, auditors and administrators must sign in with a second factor.
+    requires_second_factor = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         verbose_name_plural = "laboratories"
@@ -151,3 +153,55 @@ class AuditEvent(Fact):
 
     def __str__(self) -> str:
         return f"{self.action} {self.target_type} {self.target_id}".strip()
+
+
+class AuditEventToSeal(models.Model):
+    """An event that no seal lists yet. A trigger of the database puts each new one here, the sealer takes it out."""
+
+    event = models.OneToOneField(AuditEvent, models.PROTECT, primary_key=True, related_name="+", db_constraint=False)
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
+class AuditSeal(Fact):
+    """A block of events, made tamper-evident: `entries` lists `[event id, SHA-256 of the event]`.
+
+    `mac` is an HMAC-SHA-256 over number, time, entries and the `mac` of the seal before, so the seals are a chain.
+    `key_id` names the key, which stands in the environment and never in the database.
+    """
+
+    number = models.PositiveBigIntegerField(primary_key=True)
+    sealed_at = models.DateTimeField()
+    entries = models.JSONField()
+    previous_mac = models.CharField(max_length=64, blank=True)
+    mac = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=16)
+
+    class Meta:
+        ordering: ClassVar = ["-number"]
+
+    def __str__(self) -> str:
+        return f"seal {self.number}"
+
+
+class Invitation(models.Model):
+    """A link by which somebody makes an account of a laboratory. Only the hash of its secret is stored."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    laboratory = models.ForeignKey(Laboratory, models.PROTECT, related_name="invitations")
+    email = models.EmailField()
+    full_name = models.CharField("name", max_length=120, blank=True)
+    role = models.CharField(max_length=20, choices=Role.choices)
+    secret_sha256 = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, models.PROTECT, related_name="invitations")
+    invited_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_by = models.OneToOneField(User, models.PROTECT, null=True, blank=True, related_name="invitation")
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-invited_at", "-id"]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -10,9 +10,6 @@ from django.http import HttpRequest
 from django.urls import Resolver404, resolve
 from django_structlog.middlewares import RequestMiddleware
 
-Event = structlog.typing.EventDict
-
-
 PROBES = {"/healthz", "/readyz"}
 
 
@@ -53,9 +50,3 @@ def client_address(request: HttpRequest) -> str | None:
         return str(ip_address(claimed))
     except ValueError:
         return None
-
-
-def without_browser(logger: Any, name: str, event: Event) -> Event:
-    """Drop the browser's description: it identifies people and explains nothing."""
-    event.pop("user_agent", None)
-    return event

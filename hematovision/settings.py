@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import environ
-import structlog
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from hematovision.logs import without_browser
+from hematovision.log_lines import described
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -395,47 +394,4 @@ USE_TZ = True
 
 # --- Logs: one line an event, with the request's id; never a query string, a form field or a file name ------------
 LOG_FORMAT = env.str("LOG_FORMAT", "json" if PRODUCTION else "console")
-OTHERS_LOG_STEPS = [
-    structlog.contextvars.merge_contextvars,
-    structlog.processors.TimeStamper(fmt="iso"),
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.format_exc_info,
-]
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "json": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processor": structlog.processors.JSONRenderer(),
-            "foreign_pre_chain": OTHERS_LOG_STEPS,
-        },
-        "console": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            # A plain traceback: the rich one prints local variables, and with them what people typed.
-            "processor": structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-            "foreign_pre_chain": OTHERS_LOG_STEPS,
-        },
-    },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", "INFO")},
-    "loggers": {
-        # Every request is logged already, by route and ids instead of a path that may hold text.
-        "django.request": {"level": "CRITICAL"},
-    },
-}
-structlog.configure(
-    processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.filter_by_level,
-        without_browser,
-        structlog.processors.TimeStamper(fmt="iso"),
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.format_exc_info,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
+LOGGING = described(LOG_FORMAT, env.str("LOG_LEVEL", "INFO"))

@@ -39,6 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 FACT_TABLES = (
     "accounts_auditevent",
+    "accounts_auditseal",
     "classifier_prediction",
     "classifier_review",
     "classifier_void",
@@ -47,6 +48,13 @@ FACT_TABLES = (
     "classifier_laboratorysettings",
     "classifier_trialprediction",
     "classifier_batchmember",
+    "classifier_rereadcell",
+    "classifier_blindreading",
+    "classifier_emergencyaccess",
+    "classifier_retentionrule",
+    "classifier_legalhold",
+    "classifier_removedpicture",
+    "classifier_pseudonymerasure",
 )
 
 

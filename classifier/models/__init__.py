@@ -2,6 +2,8 @@
 
 from classifier.models.batch import SAME_PICTURE, Batch, BatchMember, BatchState
 from classifier.models.case import Case, CaseStatus
+from classifier.models.emergency_access import EmergencyAccess
+from classifier.models.export import Export, ExportKind, export_path
 from classifier.models.idempotent_request import IdempotentRequest
 from classifier.models.image import CellImage, ImageStatus, Priority, original_path
 from classifier.models.laboratory_settings import LaboratorySettings
@@ -9,6 +11,8 @@ from classifier.models.model_version import ModelVersion, WorkerHeartbeat
 from classifier.models.notification import Notification, NotificationKind
 from classifier.models.prediction import CELL_TYPE_CHOICES, Prediction
 from classifier.models.report import Amendment, AmendmentKind, Report, ReportKind
+from classifier.models.reread import BlindReading, BlindReread, RereadCell
+from classifier.models.retention import LegalHold, PseudonymErasure, RemovedPicture, RetentionRule
 from classifier.models.review import Review, Verdict
 from classifier.models.trial import ModelTrial, TrialPrediction
 from classifier.models.void import Void
@@ -22,12 +26,18 @@ __all__ = [
     "Batch",
     "BatchMember",
     "BatchState",
+    "BlindReading",
+    "BlindReread",
     "Case",
     "CaseStatus",
     "CellImage",
+    "EmergencyAccess",
+    "Export",
+    "ExportKind",
     "IdempotentRequest",
     "ImageStatus",
     "LaboratorySettings",
+    "LegalHold",
     "MessageState",
     "ModelTrial",
     "ModelVersion",
@@ -35,8 +45,12 @@ __all__ = [
     "NotificationKind",
     "Prediction",
     "Priority",
+    "PseudonymErasure",
+    "RemovedPicture",
     "Report",
     "ReportKind",
+    "RereadCell",
+    "RetentionRule",
     "Review",
     "TrialPrediction",
     "Verdict",
@@ -45,5 +59,6 @@ __all__ = [
     "WebhookEvent",
     "WebhookMessage",
     "WorkerHeartbeat",
+    "export_path",
     "original_path",
 ]

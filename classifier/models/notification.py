@@ -17,6 +17,7 @@ class NotificationKind(models.TextChoices):
     BATCH_FINISHED = "batch_finished", "A batch is finished"
     REPORT_AMENDED = "report_amended", "A report was amended"
     REPORT_CORRECTED = "report_corrected", "A report was corrected"
+    EMERGENCY_ACCESS = "emergency_access", "Another laboratory opened a case in an emergency"
 
 
 class Notification(models.Model):
