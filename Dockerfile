@@ -35,7 +35,7 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["python", "-m", "hematovision.readiness", "/healthz"]
 CMD ["python", "-m", "gunicorn", "hematovision.wsgi", "--bind", "0.0.0.0:8000", \
-     "--worker-class", "gthread", "--workers", "2", "--threads", "4", "--preload", \
+     "--worker-class", "hematovision.slow_clients.PatientWorker", "--workers", "2", "--threads", "4", "--preload", \
      "--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5", "--no-control-socket"]
 
 FROM base AS worker
@@ -45,5 +45,5 @@ USER hematovision
 VOLUME /data
 HEALTHCHECK --interval=60s --timeout=30s --start-period=60s \
     CMD ["sh", "-c", "python -m celery -A hematovision inspect ping --destination celery@$(hostname)"]
-CMD ["python", "-m", "celery", "-A", "hematovision", "worker", "--pool", "prefork", "--concurrency", "1", \
+CMD ["python", "-m", "celery", "-A", "hematovision", "worker", "--pool", "prefork", \
      "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

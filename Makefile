@@ -12,7 +12,7 @@ help:
 	@echo "make run       start HematoVision on http://127.0.0.1:8000 (HOST=, PORT= override)"
 	@echo "make test      all tests, on PostgreSQL and on SQLite"
 	@echo "make test-all  the same with the long fault tests"
-	@echo "make lint      style, import rules, missing migrations; make types: mypy --strict"
+	@echo "make lint      style, security, import rules, missing migrations; make types: mypy --strict"
 	@echo "make format    put the code into shape"
 	@echo "make lock      pin the newest allowed packages (needs uv)"
 	@echo "make clean     remove .venv and caches; data in var/ stay"
@@ -32,6 +32,7 @@ install:
 lint: install
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m bandit --quiet --recursive --configfile pyproject.toml accounts classifier hematovision ml clients manage.py
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command as run; run()"
 	$(BIN)/python manage.py makemigrations --check --dry-run
 

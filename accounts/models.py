@@ -149,6 +149,8 @@ class AuditEvent(Fact):
         indexes: ClassVar = [
             models.Index(fields=["laboratory", "-at"], name="audit_laboratory_newest"),
             models.Index(fields=["target_type", "target_id"], name="audit_target"),
+            models.Index(fields=["laboratory", "action", "-at"], name="audit_laboratory_action"),
+            models.Index(fields=["request_id"], condition=~models.Q(request_id=""), name="audit_request"),
         ]
 
     def __str__(self) -> str:
@@ -172,7 +174,7 @@ class AuditSeal(Fact):
     """
 
     number = models.PositiveBigIntegerField(primary_key=True)
-    sealed_at = models.DateTimeField()
+    sealed_at = models.DateTimeField(db_index=True)
     entries = models.JSONField()
     previous_mac = models.CharField(max_length=64, blank=True)
     mac = models.CharField(max_length=64)

@@ -9,9 +9,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
+from rest_framework.request import Request
 
 from accounts import audit
+from accounts.attempts import may_try
 from accounts.models import ApiToken, User
 from accounts.roles import Role, Verb, scopes_of_role
 
@@ -127,7 +129,17 @@ def record_token(*, action: str, actor: User | None, token: ApiToken) -> None:
 
 
 class ApiTokenAuthentication(TokenAuthentication):
-    """`Authorization: Token ...`; notes the last use, at most once a minute."""
+    """`Authorization: Token ...`; notes the last use, at most once a minute. Who guesses is slowed down by address."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        try:
+            found: tuple[User, ApiToken] | None = super().authenticate(request)
+        except AuthenticationFailed as error:
+            # Only what failed is counted: a right token costs nothing, and works beside somebody who guesses.
+            if not may_try(request._request, "api_token"):
+                raise Throttled(wait=60) from error
+            raise
+        return found
 
     def authenticate_credentials(self, token: bytes) -> tuple[User, ApiToken]:
         # Knox would fail on bytes that are no UTF-8, and PostgreSQL on a NUL; a real token is hexadecimal.

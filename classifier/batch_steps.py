@@ -30,7 +30,6 @@ from classifier.models import (
     ImageStatus,
     NotificationKind,
     Priority,
-    Void,
     WebhookEvent,
 )
 from classifier.services.batches import ClaimLost, begin, keep_member, move_on, note_complaints, void_waiting
@@ -194,9 +193,12 @@ def remove_archive(batch: Batch) -> None:
 
 
 def finish_batches() -> int:
-    """Note the end of every started batch of which nothing waits any longer; returns how many ended."""
-    not_void = ~Exists(Void.objects.filter(image=OuterRef("pk")))
-    waiting = CellImage.objects.waiting().filter(not_void, batch=OuterRef("pk"))
+    """Note the end of every started batch of which nothing waits any longer; returns how many ended.
+
+    Whatever its files show counts, also what another batch has taken over.
+    """
+    waits = {"image__status__in": [ImageStatus.QUEUED, ImageStatus.CLAIMED], "image__void": None}
+    waiting = BatchMember.objects.filter(batch=OuterRef("pk"), **waits)
     open_ones = Batch.objects.filter(
         finished_at=None, cancelled_at=None, started_at__isnull=False, checked_at__isnull=False
     )

@@ -1,5 +1,6 @@
 """What can go wrong for a user: a stable code, a sentence, and the HTTP status every door answers with."""
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -54,6 +55,12 @@ class Conflict(HematoVisionError):
     status = 409
 
 
+class Gone(HematoVisionError):
+    """It was here, and was taken away for good."""
+
+    status = 410
+
+
 class InvalidTransition(Conflict):
     """A move between two states that the transition table does not have."""
 
@@ -70,6 +77,38 @@ class Unavailable(HematoVisionError):
 
     status = 503
     retry_after = 5
+
+
+# A full disk, a spent quota, and the largest file that the process may write.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def storage_full() -> Unavailable:
+    return Unavailable(
+        "storage_full",
+        "There is no room left on the server, so nothing of this was kept. Tell your administrator, and send it again "
+        "once there is room.",
+    )
+
+
+def database_unavailable() -> Unavailable:
+    return Unavailable(
+        "database_unavailable", "The database does not answer at the moment. Nothing was lost; try again in a minute."
+    )
+
+
+class TooManyUploads(Unavailable):
+    """More pictures arrive at this moment than are looked at together."""
+
+    status = 429
+    retry_after = 2
+
+
+class QueueFull(Unavailable):
+    """More waits to be classified than a program may add to."""
+
+    status = 429
+    retry_after = 30
 
 
 # Why an image could not be classified, and what a person can do about it.

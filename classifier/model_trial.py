@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 from django.conf import settings
+from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from accounts import audit
 from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import bundle_of, signature_of, verified_card
 from classifier.models import CaseStatus, CellImage, ModelTrial, ModelVersion, TrialPrediction
@@ -89,7 +91,17 @@ def give_up_on_old_trials() -> None:
 
 def finish(trial: ModelTrial, failure_code: str = "") -> None:
     """Guarded: whoever comes second changes nothing."""
-    ended = waiting_trials().filter(pk=trial.pk).update(finished_at=Now(), failure_code=failure_code)
+    with transaction.atomic():
+        ended = waiting_trials().filter(pk=trial.pk).update(finished_at=Now(), failure_code=failure_code)
+        if ended:
+            audit.record(
+                action="model_trial_finished",
+                actor=None,
+                target=trial.case,
+                laboratory=trial.case.laboratory_id,
+                trial=str(trial.pk),
+                code=failure_code,
+            )
     if ended:
         logger.info("trial_finished", trial=str(trial.pk), code=failure_code)
 

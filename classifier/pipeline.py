@@ -9,9 +9,11 @@ The guarantees, and what gives each of them:
 """
 
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,12 @@ from django.db import DataError, IntegrityError, transaction
 from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
-from classifier import thumbnails
+from classifier import thumbnails, worker_counts
 from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
 from classifier.batch_steps import finish_batches
-from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction
+from classifier.machine_audit import record_classified, record_failed
+from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.services.notifications import notify_images_done
 from classifier.transitions import move
 from classifier.wakeup import send_wake_up
@@ -56,6 +59,7 @@ class Claim:
 
     token: UUID
     images: Sequence[CellImage]
+    began: float = field(default_factory=time.monotonic)
 
 
 held_model: LoadedModel | None = None
@@ -92,18 +96,27 @@ def classify_queued() -> int:
     claim = claim_batch(settings.MICRO_BATCH_SIZE)
     if not claim.images:
         return 0
-    try:
-        classify_batch(claim, model)
-    except BaseException:
-        # A fault of ours (database, storage, stop signal), not of a picture: it costs the pictures nothing.
-        give_back(claim)
-        raise
+    # Every line about these images, whoever writes it, names the claim; this one names the images.
+    with structlog.contextvars.bound_contextvars(claim=str(claim.token)):
+        logger.info("images_claimed", images=[str(image.pk) for image in claim.images], batches=batches_of(claim))
+        try:
+            classify_batch(claim, model)
+        except BaseException:
+            # A fault of ours (database, storage, stop signal), not of a picture: it costs the pictures nothing.
+            give_back(claim)
+            raise
+        seconds = round(time.monotonic() - claim.began, 3)
+        logger.info("images_classified", count=len(claim.images), seconds=seconds, model=str(model.version))
     notify_images_done(claim.images)
     if any(image.batch_id for image in claim.images):
         finish_batches()
     if CellImage.objects.claimable().exists():
         send_wake_up()
     return len(claim.images)
+
+
+def batches_of(claim: Claim) -> list[str]:
+    return sorted({str(image.batch_id) for image in claim.images if image.batch_id})
 
 
 def claim_batch(size: int) -> Claim:
@@ -218,6 +231,32 @@ def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellIma
         if image.pk in held - known
     )
     announce_classified(held, version)
+    record_classified(held - known, version)
+    worker_counts.count(counted(claim, version, [pair for pair in predicted if pair[0].pk in held], known))
+
+
+def counted(
+    claim: Claim, version: ModelVersion, completed: "list[tuple[CellImage, CellPrediction]]", known: set[UUID]
+) -> dict[worker_counts.Figure, float]:
+    """What a completion adds to the running totals: its predictions, and how long its images waited and ran."""
+    figures: defaultdict[worker_counts.Figure, float] = defaultdict(float)
+    for image, prediction in completed:
+        if image.pk not in known:
+            figures["predictions", str(version.pk), prediction.label or "unidentified"] += 1
+    ran = [time.monotonic() - claim.began] * len(completed)
+    figures.update(worker_counts.seconds_counted("run", "", ran))
+    for priority in Priority:
+        waited = [waited_seconds(image) for image, _ in completed if image.priority == priority]
+        figures.update(worker_counts.seconds_counted("wait", priority.name.lower(), waited))
+    return figures
+
+
+def waited_seconds(image: CellImage) -> float:
+    """From being queued to the claim that is held now, which began by the database's clock: no worker's matters."""
+    if image.claim_expires_at is None:
+        return 0.0
+    claimed_at = image.claim_expires_at - timedelta(seconds=settings.CLAIM_SECONDS)
+    return max(0.0, (claimed_at - image.queued_at).total_seconds())
 
 
 def as_row(image: CellImage, version: ModelVersion, prediction: "CellPrediction") -> Prediction:
@@ -251,6 +290,8 @@ def move_held(claim: Claim, images: Sequence[CellImage], target: ImageStatus, **
 def fail(claim: Claim, image: CellImage, code: str, **changes: Any) -> None:
     if move_held(claim, [image], ImageStatus.FAILED, failure_code=code, **changes):
         announce_failed([image.pk])
+        record_failed([image.pk], code)
+        worker_counts.count({("failures", code): 1})
         logger.warning("image_failed", image=str(image.pk), code=code)
 
 
@@ -282,6 +323,8 @@ def fail_lost() -> list[CellImage]:
         faults=F("faults") + 1,
     )
     announce_failed({image.pk for image in lost})
+    record_failed({image.pk for image in lost}, "worker_lost")
+    worker_counts.count({("failures", "worker_lost"): len(lost)})
     return lost
 
 
@@ -301,6 +344,7 @@ def sweep_expired_claims() -> int:
     others = move(expired, source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED)
     notify_images_done(lost)
     if freed := len(lost) + suspects + others:
+        worker_counts.count({("claims_expired",): freed})
         logger.warning("claims_expired", requeued=suspects + others, failed=len(lost))
     if CellImage.objects.claimable().exists():
         send_wake_up()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from classifier.active_model import active_version, verified_card
@@ -27,9 +28,14 @@ def model_obstacle() -> Obstacle | None:
     return None
 
 
+def seen_workers() -> QuerySet[WorkerHeartbeat]:
+    """Who was here a moment ago. One from the future is from before the clock was set back, and tells nothing."""
+    return WorkerHeartbeat.objects.filter(seen_at__range=(Now() - SEEN_WITHIN, Now() + SEEN_WITHIN))
+
+
 def worker_obstacle() -> Obstacle | None:
     """None when a worker that holds a model was seen a short time ago."""
-    seen = WorkerHeartbeat.objects.filter(seen_at__gte=Now() - SEEN_WITHIN)
+    seen = seen_workers()
     if not seen.exists():
         return Obstacle("no_worker", "No worker is running. Images stay queued until one is started.")
     if not seen.exclude(model_sha256="").exists():

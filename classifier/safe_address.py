@@ -7,7 +7,8 @@ mind in between leads nowhere else. Nothing here heeds proxies from the environm
 import ipaddress
 import re
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as ResolverTimeout
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -54,8 +55,11 @@ REFUSED_IPV6 = tuple(
     ipaddress.IPv6Network(network)
     for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-# The system's resolver knows no deadline, so it is asked in a thread that may be left behind.
-resolvers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolver")
+# The system's resolver knows no deadline, so each name is asked for in a thread of its own that may be left behind. A
+# name that hangs has one such thread, however often it is asked for, so it delays no other name.
+MOST_LOOKUPS = 64
+lookups: dict[tuple[str, int], "Future[list[str]]"] = {}
+lookups_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,41 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+def lookup(host: str, port: int) -> "Future[list[str]]":
+    """The answer of the resolver, under way. Raises TimeoutError where far too many names hang already."""
+    place = (host, port)
+    with lookups_lock:
+        if known := lookups.get(place):
+            return known
+        if len(lookups) >= MOST_LOOKUPS:
+            raise TimeoutError
+        answer: Future[list[str]] = Future()
+        lookups[place] = answer
+    threading.Thread(target=look_up, args=(place, answer), name="resolver", daemon=True).start()
+    return answer
+
+
+def look_up(place: tuple[str, int], answer: "Future[list[str]]") -> None:
+    found: list[str] = []
+    failure: Exception | None = None
+    try:
+        found = resolve(*place)
+    except (OSError, UnicodeError) as error:
+        failure = error
+    finally:
+        # Whoever asks from now on asks anew.
+        with lookups_lock:
+            del lookups[place]
+    if failure is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failure)
+
+
 def addresses_of(target: Target, seconds: float) -> list[Address]:
     """The addresses that may be connected to. Raises AddressRefused, TimeoutError."""
     try:
-        names = resolvers.submit(resolve, target.host, target.port).result(timeout=seconds)
+        names = lookup(target.host, target.port).result(timeout=seconds)
     except ResolverTimeout:
         raise TimeoutError from None
     except (OSError, UnicodeError):

@@ -6,7 +6,17 @@ from celery import shared_task
 from celery.signals import worker_process_init
 from django.db.models.functions import Now
 
-from classifier import batch_steps, heartbeat, model_trial, pipeline, webhook_sending
+from classifier import (
+    batch_steps,
+    export_steps,
+    heartbeat,
+    model_trial,
+    pipeline,
+    retention_steps,
+    stored_files,
+    webhook_keeping,
+    webhook_sending,
+)
 from classifier.models import IdempotentRequest
 
 
@@ -15,14 +25,17 @@ def classify_queued() -> int:
     classified = pipeline.classify_queued()
     if not classified:
         batch_steps.finish_batches()
-    # Archives are checked between the micro-batches of others; a trial has its turn only when nothing is queued.
-    return batch_steps.check_archives(classified) or classified or model_trial.continue_trial()
+    # Archives are checked, and exports written, between the micro-batches of others; a trial has its turn only when
+    # nothing is queued. One of them a turn, so that one wake-up leads to one.
+    checked = batch_steps.check_archives(classified) or export_steps.continue_export(classified)
+    return checked or classified or model_trial.continue_trial()
 
 
 @shared_task(name="classifier.sweep_expired_claims")
 def sweep_expired_claims() -> int:
     freed = pipeline.sweep_expired_claims()
     batch_steps.sweep_batches()
+    export_steps.sweep_exports()
     model_trial.wake_for_trials()
     return freed
 
@@ -32,6 +45,19 @@ def forget_idempotent_requests() -> int:
     """Answers that were kept for their time: they may hold patient text."""
     forgotten, _ = IdempotentRequest.objects.filter(expires_at__lte=Now()).delete()
     return forgotten
+
+
+@shared_task(name="classifier.forget_webhook_messages")
+def forget_webhook_messages() -> int:
+    return webhook_keeping.forget_old_messages()
+
+
+@shared_task(name="classifier.keep_stored_files")
+def keep_stored_files() -> int:
+    """Remove what retention rules no longer keep, and check some files: a second each, so that no picture waits."""
+    removed = retention_steps.remove_due_pictures()
+    stored_files.check_some()
+    return removed
 
 
 @shared_task(name="classifier.send_webhooks")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from PIL import Image
@@ -31,6 +31,9 @@ DRAWING = 1
 LARGE = 4_000_000
 SWEEP = 48
 SWEEP_SECONDS = 2.0
+# Images whose picture this process could not draw: it would fail at every sweep. Another start tries each once more.
+not_drawable: set[UUID] = set()
+MOST_NOT_DRAWABLE = 1000
 # What goes wrong with a picture or a disk. A thumbnail that can't be made is done without.
 FAULTS = (
     OSError,
@@ -124,8 +127,9 @@ def _private(path: str, flags: int) -> int:
 def without_thumbnail() -> list[CellImage]:
     """Some classified images without one, from a place that chance picks: one that always fails blocks no other."""
     classified = CellImage.objects.filter(
-        has_thumbnail=False, status__in=[ImageStatus.CLASSIFIED, ImageStatus.REVIEWED]
-    ).prefetch_related("predictions")
+        has_thumbnail=False, status__in=[ImageStatus.CLASSIFIED, ImageStatus.REVIEWED], removed_picture=None
+    )
+    classified = classified.exclude(pk__in=not_drawable).prefetch_related("predictions")
     start = uuid4()
     some = list(classified.filter(pk__gte=start).order_by("pk")[:SWEEP])
     return some + list(classified.filter(pk__lt=start).order_by("pk")[: SWEEP - len(some)])
@@ -142,9 +146,17 @@ def make_missing() -> int:
         box = prediction.box if prediction and len(prediction.leukocytes) < 2 else None
         try:
             with image.file.open("rb") as stored:
-                thumbnail = drawn(stored.read(), box)
+                content = stored.read()
+        except OSError as error:
+            # A disk may be back at the next sweep.
+            logger.warning("thumbnail_not_made", image=str(image.pk), error=type(error).__name__)
+            continue
+        try:
+            thumbnail = drawn(content, box)
         except FAULTS as error:
             logger.warning("thumbnail_not_made", image=str(image.pk), error=type(error).__name__)
+            if len(not_drawable) < MOST_NOT_DRAWABLE:
+                not_drawable.add(image.pk)
             continue
         if store(image, thumbnail):
             made.append(image.pk)

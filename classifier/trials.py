@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.db import models
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 
+from accounts.models import User
 from classifier.differential import Differential, Rules, Tally, differential
 from classifier.models import CaseStatus, CellImage, ModelTrial, Prediction, TrialPrediction
-from classifier.querysets import CellImageQuerySet
+from classifier.querysets import CellImageQuerySet, visible_to
 
 TRIAL_FAILURES: dict[str, str] = {
     "model_missing": "The files of this model version are missing, so it could not be tried. Tell your administrator.",
@@ -25,6 +27,31 @@ TRIAL_FAILURES: dict[str, str] = {
     "case_void": "The case was voided meanwhile, so the trial was given up.",
 }
 UNIDENTIFIED = ""
+
+
+class TrialState(models.TextChoices):
+    WAITING = "waiting", "Waiting"
+    FINISHED = "finished", "Finished"
+    FAILED = "failed", "Came to nothing"
+
+
+def trials_of(user: User) -> QuerySet[ModelTrial]:
+    """The trials of the laboratory's cases, the newest first."""
+    return ModelTrial.objects.filter(visible_to(user, "case__laboratory"))
+
+
+def state_of(trial: ModelTrial) -> TrialState:
+    if trial.finished_at is None:
+        return TrialState.WAITING
+    return TrialState.FAILED if trial.failure_code else TrialState.FINISHED
+
+
+def failure_of(trial: ModelTrial) -> str:
+    """The sentence of why a trial came to nothing; empty when it did not fail."""
+    if not trial.failure_code:
+        return ""
+    # A code of a newer version, met after a roll-back, has no sentence here.
+    return TRIAL_FAILURES.get(trial.failure_code, "The trial could not be finished. Ask for it again.")
 
 
 def tried_images(trial: ModelTrial) -> CellImageQuerySet:

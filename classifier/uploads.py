@@ -20,8 +20,9 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin,
 from pillow_heif import register_heif_opener
 
 from accounts.roles import Verb
-from classifier.errors import Unavailable, UnsupportedFormat, UploadRejected, UploadTooLarge
+from classifier.errors import TooManyUploads, Unavailable, UnsupportedFormat, UploadRejected, UploadTooLarge
 from classifier.jpeg import NotPlainJpeg, without_metadata
+from classifier.picture_layouts import CostlyLayout, WrongChecksum, name_of_refused, require_modest_layout
 
 register_heif_opener()
 ACCEPTED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIF")
@@ -33,6 +34,8 @@ SRGB = ImageCms.createProfile("sRGB")
 # Decoding needs memory in proportion to the pixels: few at a time, whatever the number of web threads.
 decoding_slots = threading.BoundedSemaphore(2)
 SLOT_SECONDS = 20
+# What arrives is read into memory before it is decoded: so many files in each process, and no more.
+upload_places = threading.BoundedSemaphore(settings.UPLOADS_AT_ONCE)
 
 
 class CappedUploadHandler(TemporaryFileUploadHandler):
@@ -85,8 +88,8 @@ def accept_upload(upload: UploadedFile) -> AcceptedUpload:
     transaction begins.
 
     Raises UploadRejected with one of: empty_file, file_too_large (413), not_an_image, unsupported_format (415),
-    several_pictures, too_few_pixels, too_many_pixels, damaged_image. Raises Unavailable (busy) when too many pictures
-    are being decoded already.
+    several_pictures, too_few_pixels, too_many_pixels, damaged_image. Raises TooManyUploads (too_many_uploads, 429) and
+    Unavailable (busy) when too many pictures are being looked at, or decoded, already.
     """
     known: AcceptedUpload | None = getattr(upload, "accepted", None)
     if known is None:
@@ -96,19 +99,36 @@ def accept_upload(upload: UploadedFile) -> AcceptedUpload:
 
 
 def judged(upload: UploadedFile) -> AcceptedUpload:
-    received = read_capped(upload)
-    with decoding_slot():
-        picture = decode(received)
-        stored, extension = as_stored(picture, received)
-        return AcceptedUpload(
-            content=stored,
-            extension=extension,
-            width=picture.upright.width,
-            height=picture.upright.height,
-            received_sha256=hashlib.sha256(received).hexdigest(),
-            stored_sha256=hashlib.sha256(stored).hexdigest(),
-            pixels_sha256=hash_pixels(picture.upright),
-        )
+    with upload_place():
+        received = read_capped(upload)
+        with decoding_slot():
+            return taken(received)
+
+
+def taken(received: bytes) -> AcceptedUpload:
+    picture = decode(received)
+    stored, extension = as_stored(picture, received)
+    return AcceptedUpload(
+        content=stored,
+        extension=extension,
+        width=picture.upright.width,
+        height=picture.upright.height,
+        received_sha256=hashlib.sha256(received).hexdigest(),
+        stored_sha256=hashlib.sha256(stored).hexdigest(),
+        pixels_sha256=hash_pixels(picture.upright),
+    )
+
+
+@contextmanager
+def upload_place() -> Iterator[None]:
+    """A place among the files that are looked at now. Raises TooManyUploads at once where there is none."""
+    if not upload_places.acquire(blocking=False):
+        message = "Too many pictures arrive at the same moment. Send this one again when Retry-After says so."
+        raise TooManyUploads("too_many_uploads", message)
+    try:
+        yield
+    finally:
+        upload_places.release()
 
 
 @contextmanager
@@ -155,12 +175,15 @@ def decode(received: bytes) -> DecodedPicture:
         rgb = as_rgb(ImageOps.exif_transpose(image) if turned else image)
         upright = in_srgb(rgb, image.info.get("icc_profile"))
         untouched = image.mode in {"RGB", "L"} and not turned and upright is rgb
+        # A PNG is written with the profile that its picture has here: of the sender's bytes nothing is kept.
+        upright.info = {}
         return DecodedPicture(image.format or "", untouched, upright)
 
 
 @contextmanager
 def opened(received: bytes) -> Iterator[Image.Image]:
     """Open a picture and say every way of failing to decode it in the words of this module."""
+    require_decodable(received)
     try:
         with warnings.catch_warnings():
             # Pillow warns of big pictures and odd metadata; size is checked here, metadata is thrown away.
@@ -175,23 +198,32 @@ def opened(received: bytes) -> Iterator[Image.Image]:
         raise too_many_pixels() from error
     # Decoders tell of damage by every kind of error that there is; each of them means the same to the sender.
     except Exception as error:
-        message = "The picture is damaged or cut off. Save or export it again and upload the new file."
-        raise UploadRejected("damaged_image", message) from error
+        raise damaged() from error
+
+
+def require_decodable(received: bytes) -> None:
+    """Before any decoder reads the file. Raises UploadRejected."""
+    try:
+        require_modest_layout(received)
+    except CostlyLayout as error:
+        message = "The picture is packed so that reading it takes far more work than its pixels. Export it again."
+        raise UploadRejected("too_costly", message) from error
+    except WrongChecksum as error:
+        raise damaged() from error
+
+
+def damaged() -> UploadRejected:
+    message = "The picture is damaged or cut off. Save or export it again and upload the new file."
+    return UploadRejected("damaged_image", message)
 
 
 def not_accepted(received: bytes) -> UploadRejected:
     """Tell a picture of another format from something that is no picture at all."""
-    try:
-        with Image.open(io.BytesIO(received)) as image:
-            name = image.format
-    except Exception:  # noqa: BLE001 - whatever a decoder of a refused format throws, the file is refused
-        if b"<svg" in received[:2000].lower():
-            name = "SVG"
-        else:
-            message = f"This is not a picture that can be read. Upload a {FORMATS_IN_WORDS} file."
-            return UploadRejected("not_an_image", message)
-    message = f"{name} pictures are not accepted. Save it as {FORMATS_IN_WORDS}."
-    return UnsupportedFormat("unsupported_format", message)
+    if name := name_of_refused(received):
+        message = f"{name} pictures are not accepted. Save it as {FORMATS_IN_WORDS}."
+        return UnsupportedFormat("unsupported_format", message)
+    message = f"This is not a picture that can be read. Upload a {FORMATS_IN_WORDS} file."
+    return UploadRejected("not_an_image", message)
 
 
 def too_many_pixels() -> UploadRejected:
@@ -242,10 +274,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
         full = 65535.0 if image.mode.startswith("I") and brightest > 255 else max(brightest, 1.0)
         return values.point(lambda value: value * (255 / full)).convert("L").convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
+    # A copy of a large picture for nothing would cost as much as decoding it.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -4,7 +4,6 @@ Only the model's own class counts, never a review, which was made with the model
 once. Abstentions, failures and refused files stand apart: they are neither right nor wrong.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Any
 from django.db.models import OuterRef, Subquery
 
 from classifier.batches import ACCEPTED
-from classifier.binomial import Z95, limits
+from classifier.binomial import limits
 from classifier.charts import Axis, MatrixRow, Whisker, axis_for, matrix_rows
 from classifier.differential import POOLED
+from classifier.kappa import Kappa, kappa_of
 from classifier.models import Batch, BatchMember, ImageStatus, Prediction
 from ml.labels import CELL_TYPES
 
@@ -40,15 +40,6 @@ class LabelAccuracy:
     @property
     def high(self) -> float:
         return limits(self.right, self.answered)[1]
-
-
-@dataclass(frozen=True)
-class Kappa:
-    """Cohen's kappa with its 95 % interval; -1 to 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -185,33 +176,3 @@ def known_label(label: str, knows: Iterable[str]) -> str:
     names = set(knows)
     pooled = POOLED.get(label, label)
     return pooled if names and label not in names and pooled in names else label
-
-
-def kappa_of(confusion: Mapping[str, Mapping[str, int]]) -> Kappa | None:
-    """Cohen's kappa, with the large-sample variance of Fleiss, Cohen and Everitt (1969), cut to -1..1.
-
-    Where all pictures agree the lower limit is that of the agreement itself, by exact limits, in units of kappa.
-    None where it says nothing: fewer than two pictures, or everything of one type on both sides.
-    """
-    n = sum(sum(counts.values()) for counts in confusion.values())
-    names = set(confusion) | {said for counts in confusion.values() for said in counts}
-    if n < 2 or len(names) < 2:
-        return None
-    share = {(true, said): k / n for true, counts in confusion.items() for said, k in counts.items()}
-    rows = {name: sum(p for (true, _), p in share.items() if true == name) for name in names}
-    columns = {name: sum(p for (_, said), p in share.items() if said == name) for name in names}
-    observed = sum(share.get((name, name), 0.0) for name in names)
-    expected = sum(rows[name] * columns[name] for name in names)
-    value = (observed - expected) / (1 - expected)
-    agreeing = sum(
-        share.get((name, name), 0.0) * (1 - (rows[name] + columns[name]) * (1 - value)) ** 2 for name in names
-    )
-    differing = (1 - value) ** 2 * sum(
-        p * (columns[true] + rows[said]) ** 2 for (true, said), p in share.items() if true != said
-    )
-    variance = (agreeing + differing - (value - expected * (1 - value)) ** 2) / (n * (1 - expected) ** 2)
-    half = Z95 * math.sqrt(max(0.0, variance))
-    if all(true == said for true, said in share):
-        # All agree, so that formula knows no doubt; the exact limit of the agreement does.
-        return Kappa(1.0, max(-1.0, (limits(n, n)[0] - expected) / (1 - expected)), 1.0)
-    return Kappa(value, max(-1.0, value - half), min(1.0, value + half))

@@ -4,28 +4,39 @@ import hashlib
 import hmac
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from classifier.errors import InvalidInput
 from classifier.safe_address import Address, AddressRefused, Target, addresses_of, connect, target_of
 
 READ_AT_MOST = 4096  # bytes of an answer's body: read so that the receiver can finish, and thrown away
+# The answers with which a receiver may say when to come again, and the longest that it is heeded.
+SAYS_WHEN = (429, 503)
+LONGEST_PAUSE = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: the HTTP status if there was one, and a code of OUTCOMES, empty when acknowledged."""
+    """What came of a request: the HTTP status if there was one, and a code of OUTCOMES, empty when acknowledged.
+
+    `pause` is how long the receiver asks to be left alone.
+    """
 
     status: int | None
     code: str
+    pause: timedelta = timedelta(0)
 
     @property
     def acknowledged(self) -> bool:
@@ -63,7 +74,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     try:
         target = target_of(url)
         with open_connection(target, addresses_of(target, deadline.left()), deadline) as connection:
-            return answered(exchange(connection, target, body, headers, deadline))
+            status, retry_after = exchange(connection, target, body, headers, deadline)
+            return answered(status, retry_after)
     except InvalidInput:
         # It was accepted once: the instance's rules are stricter now.
         return Answer(None, "address_refused")
@@ -81,10 +93,25 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         return Answer(None, "not_connected")
 
 
-def answered(status: int) -> Answer:
+def answered(status: int, retry_after: str = "") -> Answer:
     if 200 <= status < 300:
         return Answer(status, "")
-    return Answer(status, "redirected" if 300 <= status < 400 else "not_acknowledged")
+    pause = pause_of(retry_after) if status in SAYS_WHEN else timedelta(0)
+    return Answer(status, "redirected" if 300 <= status < 400 else "not_acknowledged", pause)
+
+
+def pause_of(retry_after: str) -> timedelta:
+    """How long a Retry-After asks to wait, in seconds or by a date: an hour at most, nothing where it can't be read."""
+    text = retry_after.strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return min(timedelta(seconds=int(text)), LONGEST_PAUSE)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return timedelta(0)
+    # An HTTP date is in GMT, also where it does not say so.
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(timedelta(0), min(moment - timezone.now(), LONGEST_PAUSE))
 
 
 def open_connection(target: Target, addresses: Sequence[Address], deadline: Deadline) -> socket.socket:
@@ -122,8 +149,8 @@ def trusted(ca_file: str) -> ssl.SSLContext:
 
 def exchange(
     connection: socket.socket, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline
-) -> int:
-    """Send the request and read the answer's status. Raises HTTPException, OSError, TimeoutError."""
+) -> tuple[int, str]:
+    """Send the request; the answer's status and its Retry-After. Raises HTTPException, OSError, TimeoutError."""
     request = OpenConnection(connection, target, deadline)
     request.request("POST", target.path, body, {**headers, "Connection": "close"})
     answer = request.getresponse()
@@ -132,7 +159,7 @@ def exchange(
     except (OSError, http.client.HTTPException):
         # The status is what counts.
         pass
-    return answer.status
+    return answer.status, answer.getheader("Retry-After", "")
 
 
 class OpenConnection(http.client.HTTPConnection):

@@ -27,8 +27,8 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from accounts.secret_text import SecretUnreadable, decrypt
 from classifier.models import WebhookEndpoint, WebhookMessage
-from classifier.secret_text import SecretUnreadable, decrypt
 from classifier.webhook_request import Answer, post, signature
 
 logger = structlog.get_logger(__name__)
@@ -203,7 +203,7 @@ def settle(claim: Claim, answers: Sequence[Answer]) -> int:
         alike = [message for message, came in tried if came == answer]
         # Only the last one of a claim can have failed, so all that failed alike are one.
         delivered = {"delivered_at": Now(), "next_try_at": None}
-        times = delivered if answer.acknowledged else {"next_try_at": next_try(alike[0])}
+        times = delivered if answer.acknowledged else {"next_try_at": next_try(alike[0], answer.pause)}
         ours.filter(pk__in=[message.pk for message in alike]).update(
             tries=F("tries") + 1,
             last_status=answer.status,
@@ -226,9 +226,12 @@ def settle(claim: Claim, answers: Sequence[Answer]) -> int:
     return len(answers)
 
 
-def next_try(message: WebhookMessage) -> Any:
-    """When to try again after one more failure, by the database's clock; None once the message is given up."""
-    delay = BACK_OFF[message.tries] if message.tries < len(BACK_OFF) else LATER
+def next_try(message: WebhookMessage, pause: timedelta = timedelta(0)) -> Any:
+    """When to try again after one more failure, by the database's clock; None once the message is given up.
+
+    Not before the `pause` that the receiver asks for is over.
+    """
+    delay = max(BACK_OFF[message.tries] if message.tries < len(BACK_OFF) else LATER, pause)
     if timezone.now() + delay > message.at + GIVEN_UP_AFTER:
         return None
     return Now() + delay

@@ -1,12 +1,17 @@
 from types import ModuleType
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 from django.contrib.staticfiles.apps import StaticFilesConfig
 
 
 class WiringConfig(AppConfig):
     name = "hematovision"
     label = "wiring"
+
+
+class AuditDeskConfig(AdminConfig):
+    default_site = "hematovision.admin_site.AuditDeskSite"
 
 
 class UsedStaticFilesConfig(StaticFilesConfig):

@@ -7,6 +7,9 @@ from celery import Celery
 from celery.signals import setup_logging
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
+# Each of them listens to Celery's signals.
+from hematovision import stopping, task_logs  # noqa: F401
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hematovision.settings")
 
 app = Celery("hematovision")

@@ -1,8 +1,10 @@
 """What somebody sees when a request can't be answered: a page, or a problem document where the API was asked."""
 
+import sys
 from http import HTTPStatus
 
 from django.core.exceptions import RequestDataTooBig, TooManyFilesSent
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -10,6 +12,7 @@ from django.template.loader import render_to_string
 from django.views.decorators.csrf import requires_csrf_token
 
 from classifier.api.errors import problem
+from classifier.errors import NO_ROOM, Unavailable, database_unavailable, storage_full
 
 SENTENCES = {
     400: "The request could not be understood. Go back and try again.",
@@ -48,11 +51,35 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Rendered without context: whatever failed may have been the database or a context processor."""
+    """Rendered without context: whatever failed may have been the database or a context processor.
+
+    What is missing for now is a 503, which clients and proxies know to try again.
+    """
+    missing = what_is_missing(sys.exc_info()[1])
+    status, code = (missing.status, missing.code) if missing else (500, "server_error")
+    sentence = missing.message if missing else SENTENCES[500]
+    response: HttpResponse
     if request.path.startswith("/api/"):
-        return problem(status=500, code="server_error", detail=SENTENCES[500])
-    page = render_to_string("error_500.html", {"sentence": SENTENCES[500]})
-    return HttpResponse(page, status=500)
+        response = problem(status=status, code=code, detail=sentence)
+    else:
+        page = render_to_string("error_500.html", {"status": status, "sentence": sentence})
+        response = HttpResponse(page, status=status)
+    if missing:
+        response["Retry-After"] = str(missing.retry_after)
+    return response
+
+
+def what_is_missing(error: BaseException | None) -> Unavailable | None:
+    """Whether it was the disk or the database that failed, and not the program."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return storage_full()
+    if isinstance(error, OperationalError | InterfaceError):
+        # PostgreSQL's class of "out of room" errors, and SQLite's words for it.
+        if getattr(error.__cause__, "sqlstate", "") == "53100" or "disk is full" in str(error):
+            return storage_full()
+        # SQLite says it in this class when a query is wrong, which no waiting mends.
+        return None if str(error).startswith("no such") else database_unavailable()
+    return None
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

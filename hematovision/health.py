@@ -1,19 +1,26 @@
 """For load balancers and operators: is the process alive, and could it classify an image now?"""
 
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from kombu.exceptions import OperationalError
 
-from classifier import readiness
+from classifier import readiness, storage_use
 
 logger = structlog.get_logger(__name__)
 Check = Callable[[], str | None]
+# Said of what still works; every other code means that it does not.
+WARNINGS = {"disk_low"}
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -23,8 +30,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 only when migrated, the broker is up, a worker was seen and the model is usable; else 503 with codes."""
-    checks = {name: {"ok": code is None, "code": code} for name, code in results().items()}
+    """200 only when an image that is uploaded now would be stored and classified now; else 503 with codes."""
+    checks = {name: {"ok": code is None or code in WARNINGS, "code": code} for name, code in results().items()}
     ready = all(check["ok"] for check in checks.values())
     return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
 
@@ -32,7 +39,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 def results() -> dict[str, str | None]:
     """The code of what is wrong, or None, of each check. Without a database the others that need it can't be asked."""
     database: dict[str, Check] = {"migrations": migrations, "model": model, "worker": worker}
-    found: dict[str, str | None] = {"database": None, "broker": broker()}
+    found: dict[str, str | None] = {"database": None, "broker": broker(), "disk": disk(), "media": media()}
     for name, check in database.items():
         try:
             found[name] = check()
@@ -44,8 +51,14 @@ def results() -> dict[str, str | None]:
 
 
 def migrations() -> str | None:
-    executor = MigrationExecutor(connection)
-    return "migrations_pending" if executor.migration_plan(executor.loader.graph.leaf_nodes()) else None
+    applied = MigrationRecorder(connection).applied_migrations()
+    return None if newest_migrations() <= applied.keys() else "migrations_pending"
+
+
+@cache
+def newest_migrations() -> frozenset[tuple[str, str]]:
+    """The last one of each app: the code's, which does not change while it runs."""
+    return frozenset(MigrationLoader(None).graph.leaf_nodes())
 
 
 def broker() -> str | None:
@@ -54,6 +67,29 @@ def broker() -> str | None:
             celery_broker.ensure_connection(max_retries=1, interval_start=0, timeout=2)
     except (OperationalError, OSError):
         return "broker_unavailable"
+    return None
+
+
+def disk() -> str | None:
+    """Room for the next pictures: below the floor the instance is not ready, below the banner's limit it warns."""
+    seen = storage_use.look_at(Path(settings.MEDIA_ROOT))
+    if seen is None:
+        return None
+    if seen.free < settings.DISK_FREE_FLOOR:
+        return "disk_full"
+    return "disk_low" if seen.is_nearly_full else None
+
+
+def media() -> str | None:
+    """Whether a picture could be written, by writing one page: permissions alone tell nothing of a read-only disk."""
+    folder = Path(settings.MEDIA_ROOT)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A file without a name: even a process that is killed here leaves nothing behind.
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+    except OSError:
+        return "media_not_writable"
     return None
 
 

@@ -59,5 +59,7 @@ def described(form: str, level: str) -> dict[str, Any]:
         "loggers": {
             # Every request is logged already, by route and ids instead of a path that may hold text.
             "django.request": {"level": "CRITICAL"},
+            # At DEBUG, Pillow writes down what stands in a picture's metadata.
+            "PIL": {"level": "INFO"},
         },
     }

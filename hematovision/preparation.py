@@ -76,7 +76,7 @@ def migrate() -> None:
         backup = back_up_sqlite(Path(settings.DATABASES["default"]["NAME"]), settings.VAR_DIR / "backups")
         say(f"The database is backed up before the upgrade: {backup}")
     elif applied:
-        say("The database is upgraded in place; backups of PostgreSQL are the operator's (pg_dump).")
+        say("The database is upgraded in place; backups of PostgreSQL are the operator's (manage.py backup).")
     say(f"Migrating the database ({len(pending)} steps) ...")
     run_command("migrate", interactive=False)
 

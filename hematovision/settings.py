@@ -6,7 +6,6 @@ switch that makes an instance a real one: it is never inferred.
 
 import ipaddress
 import os
-import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from hematovision.kept_key import kept_key
 from hematovision.log_lines import described
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -43,32 +43,25 @@ HOST = env.str("HOST", "127.0.0.1")
 PORT = env.str("PORT", "8000")
 DEBUG = False
 
-
-def kept_secret_key() -> str:
-    """The embedded instance's own key, made once; several processes may start at the same time."""
-    path = VAR_DIR / "secret_key"
-    if not path.exists():
-        VAR_DIR.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".secret_key-{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_urlsafe(50))
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
-    return str(path.read_text().strip())
-
-
 SECRET_KEY = secret("SECRET_KEY")
 if not SECRET_KEY:
     if PRODUCTION:
         message = "PRODUCTION=1 needs SECRET_KEY or SECRET_KEY_FILE."
         raise ImproperlyConfigured(message)
-    SECRET_KEY = kept_secret_key()
+    SECRET_KEY = kept_key(VAR_DIR / "secret_key")
 # Keys of before: what they signed or encrypted stays readable.
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Seals the audit trail. It must not be kept where the database is: who has both can forge the trail.
+AUDIT_KEY = secret("AUDIT_KEY")
+if not AUDIT_KEY:
+    if PRODUCTION:
+        message = (
+            "PRODUCTION=1 needs AUDIT_KEY or AUDIT_KEY_FILE: 50 or more random characters, kept apart from backups."
+        )
+        raise ImproperlyConfigured(message)
+    AUDIT_KEY = kept_key(VAR_DIR / "audit_key")
+AUDIT_KEY_FALLBACKS = env.list("AUDIT_KEY_FALLBACKS", default=[])
+AUDIT_HEADS_FILE = Path(env.str("AUDIT_HEADS_FILE", str(VAR_DIR / "audit-heads.jsonl")))
 
 
 def is_loopback(host: str) -> bool:
@@ -87,7 +80,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # --- Applications ----------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "hematovision.apps.WiringConfig",
-    "django.contrib.admin",
+    "hematovision.apps.AuditDeskConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -95,6 +88,8 @@ INSTALLED_APPS = [
     "hematovision.apps.UsedStaticFilesConfig",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "rest_framework",
     "knox",
     "drf_spectacular",
@@ -117,10 +112,13 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "hematovision.logs.RequestLogMiddleware",
+    "accounts.idle.IdleSignOutMiddleware",
     "accounts.middleware.SignInRequiredMiddleware",
+    "accounts.middleware.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "classifier.emergency_middleware.EmergencyMiddleware",
     "classifier.api.deprecation.DeprecationMiddleware",
 ]
 
@@ -138,6 +136,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "hematovision.context.instance",
+                "accounts.context.signing_in",
             ],
         },
     },
@@ -165,7 +164,11 @@ MIGRATION_MODULES = {"knox": None}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Sign-in attempts are counted where all web processes see them, without needing the broker.
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+# With Django's 300 entries, guesses at many addresses would push out the counts of the others.
+CACHE_SIZE = {"MAX_ENTRIES": 100_000}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache", "OPTIONS": CACHE_SIZE}
+}
 
 # --- Queue (https://docs.celeryq.dev/en/stable/userguide/configuration.html) --------------------------------------
 
@@ -184,6 +187,8 @@ SWEEP_SECONDS = env.int("SWEEP_SECONDS", 30)
 TASK_SECONDS = env.int("TASK_SECONDS", 45)
 MICRO_BATCH_SIZE = env.int("MICRO_BATCH_SIZE", 16)
 MODEL_THREADS = env.int("MODEL_THREADS", 2)
+# Where more waits, service accounts are asked to come again; people's pictures are still taken.
+QUEUE_LIMIT = env.int("QUEUE_LIMIT", 20_000)
 
 CELERY_BROKER_URL = broker_url()
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -204,14 +209,24 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_CONCURRENCY = 1
+# Each holds a model of its own, MODEL_THREADS threads wide.
+CELERY_WORKER_CONCURRENCY = env.int("WORKER_PROCESSES", 1)
 CELERY_TASK_TIME_LIMIT = TASK_SECONDS
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+HOURLY: dict[str, Any] = {"schedule": timedelta(hours=1), "options": {"expires": 3600}}
+CELERY_BEAT_SCHEDULER = "hematovision.beat.SteadyScheduler"
 CELERY_BEAT_SCHEDULE = {
-    "forget-idempotent-requests": {
-        "task": "classifier.forget_idempotent_requests",
-        "schedule": timedelta(hours=1),
-        "options": {"expires": 3600},
+    "forget-idempotent-requests": {"task": "classifier.forget_idempotent_requests", **HOURLY},
+    "forget-webhook-messages": {"task": "classifier.forget_webhook_messages", **HOURLY},
+    "seal-audit": {
+        "task": "accounts.seal_audit",
+        "schedule": timedelta(seconds=20),
+        "options": {"expires": 60},
+    },
+    "keep-stored-files": {
+        "task": "classifier.keep_stored_files",
+        "schedule": timedelta(minutes=10),
+        "options": {"expires": 600},
     },
     "sweep-expired-claims": {
         "task": "classifier.sweep_expired_claims",
@@ -225,15 +240,20 @@ CELERY_BEAT_SCHEDULE = {
 MEDIA_ROOT = Path(env.str("MEDIA_ROOT", str(VAR_DIR / "media")))
 # A banner asks for room when less than this share, or this many bytes, of the disk is free.
 DISK_FREE_WARNING = (env.float("DISK_FREE_WARNING_FRACTION", 0.1), env.int("DISK_FREE_WARNING_BYTES", 2 * 1024**3))
+# Below this the instance is not ready: it could not be sure to store the next picture.
+DISK_FREE_FLOOR = env.int("DISK_FREE_FLOOR_BYTES", 200 * 1024**2)
 MAX_IMAGE_BYTES = env.int("MAX_IMAGE_BYTES", 25 * 1024**2)
 MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 40_000_000)
 MIN_IMAGE_SIDE = 32
+UPLOADS_AT_ONCE = env.int("UPLOADS_AT_ONCE", 16)  # pictures that one web process looks at together
 MAX_JSON_BYTES = 1024**2
 # An archive of a batch: its bytes, the files in it, what it unpacks to, and how many times its size that may be.
 MAX_ARCHIVE_BYTES = env.int("MAX_ARCHIVE_BYTES", 2 * 1024**3)
 MAX_ARCHIVE_MEMBERS = env.int("MAX_ARCHIVE_MEMBERS", 10_000)
 MAX_ARCHIVE_UNPACKED_BYTES = env.int("MAX_ARCHIVE_UNPACKED_BYTES", 20 * 1024**3)
 MAX_ARCHIVE_RATIO = env.int("MAX_ARCHIVE_RATIO", 100)
+# How long the file of an export can be fetched.
+EXPORT_DAYS = env.int("EXPORT_DAYS", 7)
 MODEL_BUNDLES = Path(env.str("MODEL_BUNDLES", str(BASE_DIR / "ml" / "artifacts")))
 # One form may carry at most this many files; the script on the page sends them one by one, without such a limit.
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
@@ -253,7 +273,7 @@ STORAGES = {
 
 # --- Accounts (https://docs.allauth.org/en/latest/account/configuration.html) -----------------------------------
 AUTH_USER_MODEL = "accounts.User"
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["accounts.auth_backend.LaboratoryBackend"]
 ACCOUNT_ADAPTER = "accounts.adapter.ClosedSignUpAdapter"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
@@ -263,6 +283,24 @@ ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_SESSION_REMEMBER = False
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "HematoVision: "
+# Failed sign-ins lock the address (key), and slow down where they come from (ip); codes of the second factor as well.
+ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "30/m/ip,5/5m/key"}
+MFA_ADAPTER = "accounts.second_factor_adapter.SecondFactorAdapter"
+MFA_TOTP_ISSUER = "HematoVision"
+# A code is good for a step before and after its own, as clocks differ; none opens twice.
+MFA_TOTP_TOLERANCE = 1
+MFA_FORMS = {"authenticate": "accounts.code_forms.SignInForm", "reauthenticate": "accounts.code_forms.AgainForm"}
+# A platform operator needs a second factor; for a laboratory's people its administrator decides.
+OPERATOR_SECOND_FACTOR = env.bool("OPERATOR_SECOND_FACTOR", PRODUCTION)
+# Without activity for so long, a session ends; 0: never. The page warns before.
+IDLE_SECONDS = 60 * env.int("IDLE_MINUTES", 15)
+IDLE_WARNING_SECONDS = min(120, IDLE_SECONDS // 2)
+# Sign-in by the laboratory's own identity provider (OpenID Connect): off unless it is named.
+OIDC_ISSUER = env.str("OIDC_ISSUER", "")
+OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = secret("OIDC_CLIENT_SECRET")
+OIDC_NAME = env.str("OIDC_NAME", "single sign-on")
+OIDC_SATISFIES_SECOND_FACTOR = env.bool("OIDC_SATISFIES_SECOND_FACTOR", False)
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
@@ -326,6 +364,8 @@ SPECTACULAR_SETTINGS = {
         "BatchStateEnum": "classifier.models.BatchState",
         "ReportKindEnum": "classifier.models.ReportKind",
         "AmendmentKindEnum": "classifier.models.AmendmentKind",
+        "NotificationKindEnum": "classifier.models.NotificationKind",
+        "TrialStateEnum": "classifier.trials.TrialState",
     },
 }
 
@@ -341,6 +381,8 @@ WEBHOOK_CA_FILE = env.str("WEBHOOK_CA_FILE", "")
 if WEBHOOK_CA_FILE and not os.access(WEBHOOK_CA_FILE, os.R_OK):
     message = f"WEBHOOK_CA_FILE names a file that cannot be read: {WEBHOOK_CA_FILE}"
     raise ImproperlyConfigured(message)
+# For how long the delivery log holds what was delivered or given up.
+WEBHOOK_KEEP_DAYS = env.int("WEBHOOK_KEEP_DAYS", 90)
 # For all of one request: resolving, connecting, sending and the answer.
 WEBHOOK_SECONDS = env.int("WEBHOOK_SECONDS", 5)
 
@@ -380,11 +422,15 @@ if PRODUCTION:
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", True)
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
     SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 365 * 24 * 3600)
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# --- Metrics ---------------------------------------------------------------------------------------------------
+# Whoever sends it as `Authorization: Bearer ...` may read /metrics; without one, only this very machine may.
+METRICS_TOKEN = secret("METRICS_TOKEN")
 
 # --- Language and time -----------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
@@ -393,5 +439,6 @@ TIME_ZONE = env.str("TIME_ZONE", "UTC")
 USE_TZ = True
 
 # --- Logs: one line an event, with the request's id; never a query string, a form field or a file name ------------
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
 LOG_FORMAT = env.str("LOG_FORMAT", "json" if PRODUCTION else "console")
 LOGGING = described(LOG_FORMAT, env.str("LOG_LEVEL", "INFO"))

@@ -57,7 +57,7 @@ def python(*arguments: str) -> list[str]:
 
 
 def worker_command() -> list[str]:
-    flags = ("--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle", "--loglevel", "INFO")
+    flags = ("--pool", "prefork", "--without-gossip", "--without-mingle", "--loglevel", "INFO")
     return python("celery", "-A", "hematovision", "worker", *flags)
 
 
@@ -78,9 +78,10 @@ def drop_unreadable_schedule(var: Path) -> None:
 
 def web_command(bind: str) -> list[str]:
     # No access log: paths and query strings may hold what must never be logged.
-    processes = ("--worker-class", "gthread", "--workers", "2", "--threads", "4", "--preload")
+    kind = ("--worker-class", "hematovision.slow_clients.PatientWorker")
+    processes = ("--workers", "2", "--threads", "4", "--preload")
     patience = ("--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5")
-    return python("gunicorn", "hematovision.wsgi", "--bind", bind, *processes, *patience, "--no-control-socket")
+    return python("gunicorn", "hematovision.wsgi", "--bind", bind, *kind, *processes, *patience, "--no-control-socket")
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Child:
     say: Callable[[str], None]
     before_start: Callable[[], None] = lambda: None
     descriptors: tuple[int, ...] = ()
+    grace: float = GRACE_SECONDS
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
     next_start: float = field(default=0.0, init=False)
@@ -141,7 +143,7 @@ class Child:
         if self.process is None:
             return
         self.process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace
         while self.process.poll() is None and time.monotonic() < deadline and not hurry():
             time.sleep(0.05)
         self.kill_group()
@@ -259,7 +261,8 @@ class Supervisor:
             (self.var / "broker-url").unlink(missing_ok=True)
         if not self.prepare():
             return False
-        self.add("worker", worker_command())
+        # A worker finishes the micro-batch that it holds; no task lives longer than its limit.
+        self.add("worker", worker_command(), grace=settings.TASK_SECONDS + GRACE_SECONDS / 2)
         self.add("beat", beat_command(self.var), before_start=lambda: drop_unreadable_schedule(self.var))
         self.greet()
         web = web_command(f"fd://{listener.fileno()}")
@@ -272,9 +275,10 @@ class Supervisor:
         command: list[str],
         before_start: Callable[[], None] = lambda: None,
         descriptors: tuple[int, ...] = (),
+        grace: float = GRACE_SECONDS,
     ) -> Child:
         log = self.var / "logs" / f"{name.split(maxsplit=1)[0]}.log"
-        child = Child(name, command, log, self.say, before_start, descriptors)
+        child = Child(name, command, log, self.say, before_start, descriptors, grace)
         self.children.append(child)
         child.start()
         return child

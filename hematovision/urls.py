@@ -7,7 +7,7 @@ from django.http import Http404
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from hematovision import error_pages, health
+from hematovision import error_pages, health, metrics
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
@@ -22,6 +22,7 @@ urlpatterns = [
     path("api/v1/", include("classifier.api.urls")),
     path("healthz", login_not_required(health.healthz), name="healthz"),
     path("readyz", login_not_required(health.readyz), name="readyz"),
+    path("metrics", login_not_required(metrics.metrics), name="metrics"),
 ]
 
 handler400 = "hematovision.error_pages.bad_request"

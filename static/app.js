@@ -1,5 +1,6 @@
 // What makes the pages quicker to use. Every page works without it.
 import "./js/session.js";
+import "./js/idle.js";
 import "./js/polling.js";
 import "./js/uploads.js";
 import "./js/viewer.js";

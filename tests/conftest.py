@@ -1,12 +1,13 @@
 """The cast and the stage: real servers, a laboratory with its people, a stranger from another one, and cell images."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -14,7 +15,7 @@ from accounts.fact_triggers import install_fact_triggers
 from accounts.models import Laboratory, User
 from accounts.roles import Role
 from accounts.tokens import create_token
-from classifier import services
+from classifier import services, tasks
 from classifier.model_registry import register_bundle
 from classifier.models import Case, CellImage, ModelVersion
 from ml.model_card import shipped_bundle
@@ -196,6 +197,25 @@ def make_image(technologist: User, case: Case) -> Callable[..., CellImage]:
         return image_in_state(status, **{"case": case, "uploaded_by": technologist, **fields})
 
     return make
+
+
+@pytest.fixture
+def worker(transactional_db: None, model_version: ModelVersion) -> Iterator[None]:
+    """Somebody who classifies what is queued, and checks archives, in a thread beside the test."""
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            while not done.wait(0.1):
+                tasks.classify_queued()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The audit desk: what each role finds there, and that nobody edits a fact."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,25 @@ from accounts import audit
 from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.tokens import create_token
 from classifier import services
-from classifier.models import Amendment, CellImage, LaboratorySettings, ModelVersion, Report, Void
+from classifier.models import (
+    Amendment,
+    Batch,
+    BlindReread,
+    CellImage,
+    EmergencyAccess,
+    Export,
+    LaboratorySettings,
+    LegalHold,
+    ModelVersion,
+    PseudonymErasure,
+    RemovedPicture,
+    Report,
+    RetentionRule,
+    Void,
+    WebhookEndpoint,
+    WebhookMessage,
+    WorkerHeartbeat,
+)
 from ml.model_card import shipped_bundle
 from tests.conftest import PASSWORD
 from tests.factories import prediction_of
@@ -29,7 +48,10 @@ VISIBLE = {
     "auditor": {
         "accounts.auditevent", "accounts.user", "classifier.case", "classifier.cellimage", "classifier.modelversion",
         "classifier.prediction", "classifier.workerheartbeat", "classifier.review", "classifier.report",
-        "classifier.amendment", "classifier.void", "classifier.laboratorysettings",
+        "classifier.amendment", "classifier.void", "classifier.laboratorysettings", "classifier.batch",
+        "classifier.blindreread", "classifier.emergencyaccess", "classifier.export", "classifier.legalhold",
+        "classifier.pseudonymerasure", "classifier.removedpicture", "classifier.retentionrule",
+        "classifier.webhookendpoint", "classifier.webhookmessage",
     },
     "lab_admin": {"accounts.user", "accounts.apitoken", "accounts.laboratory"},
     "operator": {"accounts.auditevent", "accounts.laboratory", "classifier.modelversion", "classifier.workerheartbeat"},
@@ -87,7 +109,114 @@ def rows(make_image: MakeImage, model_version: ModelVersion, reader: User) -> di
         "classifier.laboratorysettings": LaboratorySettings.objects.create(
             laboratory=image.case.laboratory, version=1, cell_types=[]
         ),
+        **trust_rows(image, reader),
     }
+
+
+def trust_rows(image: CellImage, user: User) -> dict[str, Any]:
+    """A row of each kind that is about keeping, holding, erasing, exporting, reading again and telling others."""
+    about = {"laboratory": user.laboratory}
+    soon = timezone.now() + timedelta(hours=1)
+    rule = RetentionRule.objects.create(**about, version=1, keep_days=90, reason="policy", by=user)
+    endpoint = WebhookEndpoint.objects.create(
+        **about, url="https://lis.example/hook", events=["report.released"], secret="hidden-secret", made_by=user
+    )
+    return {
+        "classifier.batch": Batch.objects.create(**about, case=image.case, submitted_by=user),
+        "classifier.blindreread": BlindReread.objects.create(
+            **about, reader=user, drawn_by=user, drawn_from=10, size=5, seed="1"
+        ),
+        "classifier.emergencyaccess": EmergencyAccess.objects.create(
+            case=image.case, user=user, reason="bleeding", expires_at=soon
+        ),
+        "classifier.export": Export.objects.create(**about, kind="reviews", requested_by=user),
+        "classifier.legalhold": LegalHold.objects.create(
+            case=image.case, version=1, holds=True, reason="court", by=user
+        ),
+        "classifier.pseudonymerasure": PseudonymErasure.objects.create(
+            **about, digest="0" * 64, cases=[str(image.case_id)], reason="asked for", by=user
+        ),
+        "classifier.removedpicture": RemovedPicture.objects.create(image=image, rule=rule),
+        "classifier.retentionrule": rule,
+        "classifier.webhookendpoint": endpoint,
+        "classifier.webhookmessage": WebhookMessage.objects.create(endpoint=endpoint, event="webhook.test", content={}),
+    }
+
+
+def contents() -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table of the desk that is no account, as it is stored."""
+    tables = [model for model in admin.site._registry if model._meta.label_lower not in ACCOUNTS]
+    return {
+        model._meta.label_lower: list(model._default_manager.order_by("pk").values())
+        for model in tables
+        if model is not AuditEvent
+    }
+
+
+ACCOUNTS = {"accounts.user", "accounts.apitoken", "accounts.laboratory"}
+
+
+@pytest.mark.parametrize("actor", ["technologist", "reader", "auditor", "lab_admin", "operator"])
+def test_nobody_adds_changes_or_deletes_anything_but_accounts_here(
+    actor: str, sign_in: SignIn, rows: dict[str, Any], model_version: ModelVersion, request: pytest.FixtureRequest
+) -> None:
+    client = sign_in(request.getfixturevalue(actor))
+    WorkerHeartbeat.objects.create(host="a", pid=1, seen_at=timezone.now())
+    every = {
+        **rows,
+        "classifier.modelversion": model_version,
+        "classifier.workerheartbeat": WorkerHeartbeat.objects.get(),
+    }
+    assert set(every) | ACCOUNTS == set(MODELS)
+    events = set(AuditEvent.objects.values_list("pk", flat=True))
+    trail = list(AuditEvent.objects.filter(pk__in=events).order_by("pk").values())
+    before = contents()
+
+    for model, row in every.items():
+        name = f"admin:{model.replace('.', '_')}"
+        fields = {field.name: "1" for field in row._meta.fields}
+        for address in (
+            reverse(f"{name}_add"),
+            reverse(f"{name}_change", args=[row.pk]),
+            reverse(f"{name}_delete", args=[row.pk]),
+        ):
+            assert client.post(address, {**fields, "post": "yes", "_save": "Save"}).status_code in {302, 403, 404}
+        for address in (reverse(f"{name}_add"), reverse(f"{name}_delete", args=[row.pk])):
+            assert client.get(address).status_code in {302, 403, 404}
+        for posted in (
+            {"action": "delete_selected", "_selected_action": [str(row.pk)], "post": "yes"},
+            {**{f"form-0-{key}": value for key, value in fields.items()}, "form-TOTAL_FORMS": "1", "_save": "Save"},
+        ):
+            assert client.post(list_url(model), posted).status_code in {200, 302, 403}
+
+    assert contents() == before
+    assert list(AuditEvent.objects.filter(pk__in=events).order_by("pk").values()) == trail
+
+
+def test_secret_of_an_endpoint_is_not_shown(sign_in: SignIn, auditor: User, rows: dict[str, Any]) -> None:
+    page = sign_in(auditor).get(
+        reverse("admin:classifier_webhookendpoint_change", args=[rows["classifier.webhookendpoint"].pk])
+    )
+
+    assert "report.released" in page.content.decode()
+    assert "hidden-secret" not in page.content.decode()
+
+
+def test_page_of_a_user_tells_nothing_of_the_hash(
+    sign_in: SignIn, auditor: User, lab_admin: User, technologist: User
+) -> None:
+    address = reverse("admin:accounts_user_change", args=[technologist.pk])
+
+    page = sign_in(lab_admin).get(address).content.decode()
+
+    assert "A password is set." in page
+    for word in ("algorithm", "salt", "md5", "LDAP"):
+        assert word not in page
+    assert "../password/" in page
+    assert "../password/" not in sign_in(auditor).get(address).content.decode()
+    for form in ("admin:accounts_user_add", "admin:auth_user_password_change"):
+        args = [] if form.endswith("add") else [technologist.pk]
+        assert "LDAP" not in sign_in(lab_admin).get(reverse(form, args=args)).content.decode()
 
 
 READ_ONLY = sorted(VISIBLE["auditor"] - {"accounts.user", "classifier.modelversion", "classifier.workerheartbeat"})
@@ -279,7 +408,8 @@ def test_search_box_that_writes_into_the_address_is_for_staff_only() -> None:
         for model, page in admin.site._registry.items()
         if page.search_fields
     }
-    assert searchable == {"accounts.user": ("email", "full_name")}
+    ids = ("target_id", "request_id")
+    assert searchable == {"accounts.user": ("email", "full_name"), "accounts.auditevent": ids}
 
 
 @pytest.mark.parametrize("row", ["zz", "1", "99999999999999999999", "7fd86fc6-a780-4a0e-b444-390b792b0e91"])
@@ -348,5 +478,5 @@ def test_list_of_images_tells_how_the_queue_stands(sign_in: SignIn, auditor: Use
 
     page = sign_in(auditor).get(list_url("classifier.cellimage")).content.decode()
 
-    assert "1 failed, 1 queued" in page
+    assert "1 queued, 1 failed" in page
     assert "1 waiting" in page

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from accounts.models import User
 from accounts.tokens import create_token
 from classifier import services
-from classifier.models import Batch, Case, ModelVersion
+from classifier.models import Batch, Case, ModelTrial, ModelVersion, Notification
 from hematovision.wsgi import application
 from tests.conftest import PASSWORD
 from tests.factories import image_in_state, prediction_of
@@ -64,6 +64,8 @@ def things(
         "version_id": str(model_version.pk),
         "batch_id": str(batch.pk),
         "endpoint_id": str(webhook.pk),
+        "notification_id": str(Notification.objects.create(user=reader, kind="case_assigned", case=case).pk),
+        "trial_id": str(ModelTrial.objects.create(case=case, model_version=model_version, requested_by=reader).pk),
         "message_id": str(services.send_test_message(actor=lab_admin, endpoint=webhook).pk),
     }
 

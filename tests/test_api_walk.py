@@ -4,21 +4,16 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
 from django.urls import URLResolver, get_resolver
 
-from accounts.models import Laboratory, User
-from accounts.roles import Role
+from accounts.models import User
 from accounts.tokens import create_token
-from classifier import tasks
 from classifier.models import Batch, CellImage, ImageStatus, Report
-from tests.conftest import PASSWORD, person
+from tests.conftest import PASSWORD
 from tests.pictures import jpeg_of_cell, real_image_files
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
@@ -29,30 +24,6 @@ def blocks(language: str) -> str:
     found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert found
     return "\n".join(found)
-
-
-@pytest.fixture
-def reader(transactional_db: None) -> User:
-    return person("ruth@north.example", "Ruth Reyes", Laboratory.objects.create(name="Northside"), Role.READER)
-
-
-@pytest.fixture
-def worker(reader: User, model_version: Any) -> Iterator[None]:
-    """Somebody who classifies what is queued, and checks archives."""
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            while not done.wait(0.1):
-                tasks.classify_queued()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
 
 
 @pytest.fixture

@@ -36,10 +36,11 @@ BROAD_EXCEPTS = {
     ("classifier/pipeline.py", "predict"): "a model's fault with a batch is tried again one by one",
     ("classifier/pipeline.py", "classify_queued"): "gives the claim back and raises again",
     ("classifier/uploads.py", "opened"): "decoders tell of damage by every kind of error that there is",
-    ("classifier/uploads.py", "not_accepted"): "so do the decoders of formats that are refused anyway",
     ("classifier/heartbeat.py", "beat_for_ever"): "a worker that can work must stay visible",
     ("classifier/webhook_sending.py", "send_for_ever"): "whatever one look ran into, the next one may succeed",
     ("classifier/services/images.py", "store_image"): "removes the file of a row that was not written and raises again",
+    ("hematovision/backup/restoring.py", "restore"): "empties what was half restored and raises again",
+    ("hematovision/backup/writing.py", "back_up"): "removes the half backup and raises again",
 }
 
 

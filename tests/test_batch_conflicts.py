@@ -16,8 +16,8 @@ from classifier.batches import progress_of, refusals_of
 from classifier.errors import Conflict, Unavailable
 from classifier.models import Batch, BatchState, Case, CellImage, ModelVersion, Priority, Void
 from tests.factories import prediction_of
+from tests.handing_in import check_all, checked, submitted
 from tests.pictures import jpeg_of_cell
-from tests.test_batches import check_all, checked, submitted
 from tests.zips import cells
 
 pytestmark = pytest.mark.django_db
@@ -201,6 +201,44 @@ def test_cancelling_who_took_a_picture_over_leaves_it_to_who_had_it(technologist
     services.cancel_batch(actor=technologist, batch=second)
     assert [image.original_name for image in CellImage.objects.claimable()] == ["cell-0000.jpg"]
     assert Void.objects.filter(image__original_name="cell-0001.jpg").count() == Void.objects.count() == 1
+
+
+@pytest.mark.parametrize("who_runs", ["the first, resumed", "the second, started"])
+def test_picture_of_two_batches_waits_only_as_long_as_neither_runs(technologist: User, who_runs: str) -> None:
+    files = cells(2)
+    first = checked(technologist, files, accession_number="C-1")
+    first = services.pause_batch(actor=technologist, batch=first)
+    second = checked(technologist, files, accession_number="C-1", asks_before_start=True)
+    assert set(CellImage.objects.values_list("batch", "on_hold")) == {(second.pk, True)}
+
+    if who_runs == "the first, resumed":
+        runs = services.resume_batch(actor=technologist, batch=first)
+    else:
+        runs = services.start_batch(actor=technologist, batch=second)
+
+    assert set(CellImage.objects.values_list("batch", "on_hold")) == {(runs.pk, False)}
+    in_line = CellImage.objects.claimable().values_list("original_name", flat=True)
+    assert list(in_line) == ["cell-0000.jpg", "cell-0001.jpg"]
+
+
+def test_batch_that_starts_takes_nothing_from_one_that_runs(technologist: User) -> None:
+    files = cells(1)
+    first = checked(technologist, files, accession_number="C-1", asks_before_start=True)
+    second = checked(technologist, files, accession_number="C-1")
+    first = services.start_batch(actor=technologist, batch=first)
+    assert CellImage.objects.get().batch == second
+    assert not CellImage.objects.get().on_hold
+
+
+def test_picture_of_a_cancelled_batch_is_not_brought_back_by_another_one(technologist: User) -> None:
+    files = cells(1)
+    first = checked(technologist, files, accession_number="C-1")
+    first = services.pause_batch(actor=technologist, batch=first)
+    services.cancel_batch(actor=technologist, batch=first)
+    second = checked(technologist, cells(1, first=5), accession_number="C-1", asks_before_start=True)
+    services.start_batch(actor=technologist, batch=second)
+    assert CellImage.objects.get(batch=first).cancelled
+    assert list(CellImage.objects.claimable()) == list(CellImage.objects.filter(batch=second))
 
 
 def test_cancelling_keeps_what_was_classified_before(technologist: User, model_version: ModelVersion) -> None:

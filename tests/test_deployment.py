@@ -163,6 +163,7 @@ def test_production_settings_pass_the_deployment_check(tmp_path: Path) -> None:
         **{
             "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ",
             "ALLOWED_HOSTS": "lab.example",
+            "AUDIT_KEY": "9876543210abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ",
         },
         **{"DATABASE_URL": "postgres://user:secret@db:5432/hematovision", "REDIS_URL": "redis://redis:6379/0"},
     }
@@ -171,7 +172,8 @@ def test_production_settings_pass_the_deployment_check(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "no issues" in done.stdout
 
-    del production["SECRET_KEY"]
-    done = subprocess.run(command, cwd=ROOT, env=production, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "PRODUCTION=1 needs SECRET_KEY" in done.stderr
+    for key in ("AUDIT_KEY", "SECRET_KEY"):
+        del production[key]
+        done = subprocess.run(command, cwd=ROOT, env=production, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert f"PRODUCTION=1 needs {key}" in done.stderr

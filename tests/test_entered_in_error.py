@@ -12,7 +12,7 @@ from classifier import services
 from classifier.errors import Conflict, InvalidInput
 from classifier.models import Case, CellImage, ModelVersion
 from classifier.reports.fhir import fhir_bundle
-from classifier.reports.payload import build_payload
+from classifier.reports.payload import draft_payload, shown_payload
 from classifier.reports.standing import Standing
 from tests.conftest import PASSWORD
 from tests.factories import prediction_of
@@ -60,7 +60,7 @@ def test_draft_with_cells_that_nobody_has_read_is_not_called_reviewed(
     services.review_image(actor=technologist, image=lymphocyte, verdict="CONFIRMED")
     prediction_of(make_image("classified"), model_version, label="", abstained=True, reason="The model is not sure.")
 
-    draft = build_payload(lymphocyte.case)
+    draft = draft_payload(lymphocyte.case)
     assert draft["differential"]["basis"] == "reviewed"
     assert draft["statement"] == "AI suggestion - not verified. For trained reviewers; not for diagnosis."
 
@@ -71,7 +71,7 @@ def test_count_of_erythroblasts_without_leukocytes_bears_no_code_of_a_rate(
     services.review_image(actor=technologist, image=lymphocyte, verdict="CORRECTED", final_label="erythroblast")
     report = services.release_report(actor=reader, case=lymphocyte.case, password=PASSWORD, reason="only nRBC")
 
-    entries: list[Any] = [entry["resource"] for entry in fhir_bundle(report.payload, Standing.CURRENT)["entry"]]
+    entries: list[Any] = [entry["resource"] for entry in fhir_bundle(shown_payload(report), Standing.CURRENT)["entry"]]
     (found,) = [each for each in entries if each.get("code", {}).get("text") == "Erythroblast"]
     assert found["valueInteger"] == 1
     assert "http://loinc.org" not in {coding["system"] for coding in found["code"]["coding"]}

@@ -4,10 +4,12 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError, connection
 from django.urls import path
 from django.utils import timezone
 from rest_framework.request import Request
@@ -20,10 +22,12 @@ from accounts.roles import Role, Verb
 from classifier import services, tasks
 from classifier.api import idempotency
 from classifier.api.idempotency import honour_keys
+from classifier.errors import Conflict
 from classifier.models import Case, CellImage, IdempotentRequest, ModelVersion, Report
 from tests.conftest import PASSWORD, person
 from tests.pictures import jpeg_of_cell
 from tests.signing import ready_to_sign
+from tests.zips import cells, zip_of
 
 Api = Callable[..., APIClient]
 CASES = "/api/v1/cases/"
@@ -32,6 +36,10 @@ KEY = {"Idempotency-Key": "5f0c-1"}
 
 def body_of(response: Any) -> Any:
     return json.loads(response.content)
+
+
+def stored_files(settings: Any) -> list[Path]:
+    return [path for path in Path(settings.MEDIA_ROOT).rglob("*") if path.is_file()]
 
 
 # --- The same request again ------------------------------------------------------------------------------------
@@ -164,7 +172,7 @@ def test_crash_between_effect_and_answer_leaves_neither(
     client.raise_request_exception = False
     with monkeypatch.context() as broken:
         broken.setattr(idempotency, "keep", crash)
-        assert client.post(CASES, {}, headers=KEY).status_code == 500
+        assert client.post(CASES, {}, headers=KEY).status_code >= 500
 
     assert not Case.objects.exists()
     assert not AuditEvent.objects.filter(action="case_opened").exists()
@@ -361,3 +369,48 @@ def test_second_one_meets_the_claim_while_the_first_is_answered(monkeypatch: pyt
     assert first[0].status_code == 201
     assert other.post(CASES, {}, headers=KEY).content == first[0].content
     assert Case.objects.count() == 1
+
+
+@pytest.mark.parametrize("door", ["image", "archive"])
+def test_effect_that_is_undone_after_its_handler_leaves_no_file(
+    api: Api, technologist: User, case: Case, settings: Any, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    client = api(technologist)
+    url = f"/api/v1/cases/{case.pk}/images/" if door == "image" else "/api/v1/batches/"
+    stored: list[list[Path]] = []
+
+    def lost(*_: Any) -> bool:
+        stored.append(stored_files(settings))
+        raise Conflict("in_progress", "Another request with the same key has taken over.")
+
+    def send() -> Any:
+        sent = {
+            "image": {"file": SimpleUploadedFile("cell.jpg", jpeg_of_cell(1))},
+            "archive": {"archive": SimpleUploadedFile("cells.zip", zip_of(cells(1)))},
+        }
+        return client.post(url, sent[door], format="multipart", headers=KEY)
+
+    monkeypatch.setattr(idempotency, "keep", lost)
+    assert send().status_code == 409
+    assert len(stored[0]) == 1, "nothing was stored, so this would prove nothing"
+    assert stored_files(settings) == []
+    assert not CellImage.objects.exists()
+
+    monkeypatch.undo()
+    assert send().status_code == 202
+    assert len(stored_files(settings)) == 1
+
+
+def test_files_stay_where_nobody_knows_whether_their_rows_do(
+    api: Api, technologist: User, case: Case, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> bool:
+        raise OperationalError
+
+    monkeypatch.setattr(idempotency, "keep", gone)
+    client = api(technologist)
+    client.raise_request_exception = False
+    body = {"file": SimpleUploadedFile("cell.jpg", jpeg_of_cell(1))}
+
+    assert client.post(f"/api/v1/cases/{case.pk}/images/", body, format="multipart", headers=KEY).status_code >= 500
+    assert len(stored_files(settings)) == 1

@@ -11,13 +11,15 @@ from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client, RequestFactory
 from django.urls import reverse
+from PIL import ExifTags, Image
 from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, User
 from classifier import pipeline
 from classifier.models import ModelVersion
+from classifier.uploads import accept_upload
 from hematovision.logs import client_address, shown_path
-from tests.pictures import jpeg_of_cell
+from tests.pictures import drawn_cell, encoded, jpeg_of_cell
 
 PLANTED = "PLANTED-7731"
 
@@ -50,6 +52,17 @@ def test_nothing_that_people_type_or_name_is_logged_or_kept_in_the_trail(
     assert PLANTED not in caplog.text
     assert PLANTED not in "".join(str(record.__dict__) for record in caplog.records)
     assert PLANTED not in str(list(AuditEvent.objects.values()))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG"])
+def test_metadata_of_a_picture_is_not_logged_whatever_the_level(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    about = Image.Exif()
+    about[ExifTags.Base.ImageDescription] = PLANTED
+
+    accept_upload(SimpleUploadedFile("cell.jpg", encoded(drawn_cell(5, (64, 64)), kind, exif=about)))
+
+    assert PLANTED not in caplog.text
 
 
 def test_fault_of_ours_logs_where_it_happened_but_not_what_was_typed(

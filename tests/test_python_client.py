@@ -17,17 +17,26 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from django.db import connections
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 
-from accounts.models import Laboratory, User
-from accounts.roles import Role
+from accounts.models import User
 from accounts.tokens import create_token
-from classifier import services, tasks
-from classifier.models import Batch, Case, CellImage, IdempotentRequest, Report, Review
+from classifier import services
+from classifier.models import (
+    Batch,
+    Case,
+    CellImage,
+    IdempotentRequest,
+    ModelVersion,
+    NotificationKind,
+    Report,
+    Review,
+)
+from classifier.services.notifications import notify
 from classifier.webhook_request import signature
-from tests.conftest import PASSWORD, person
+from tests.conftest import PASSWORD
+from tests.factories import image_in_state, prediction_of
 from tests.pictures import jpeg_of_cell, real_image_files
 from tests.receiver import Authority, Receiver, free_port, running, talking
 from tests.zips import cells, zip_of
@@ -39,30 +48,6 @@ from hematovision_client.multipart import PIECE, FileForm
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "clients" / "python"
-
-
-@pytest.fixture
-def reader(transactional_db: None) -> User:
-    return person("ruth@north.example", "Ruth Reyes", Laboratory.objects.create(name="Northside"), Role.READER)
-
-
-@pytest.fixture
-def worker(reader: User, model_version: Any) -> Iterator[None]:
-    """Somebody who classifies what is queued, and checks archives."""
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            while not done.wait(0.1):
-                tasks.classify_queued()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
 
 
 @pytest.fixture
@@ -407,6 +392,28 @@ def test_a_wait_that_runs_out_says_so(client: Client, pictures: Callable[[int], 
     assert (refused.value.status, refused.value.code) == (0, "not_finished")
 
 
+def test_a_model_is_tried_on_a_case_and_notifications_are_read(
+    client: Client, reader: User, model_version: ModelVersion
+) -> None:
+    other = ModelVersion.objects.create(
+        name="other", version="1", sha256="0" * 64, labels=["neutrophil"], preprocessing_version="1"
+    )
+    case = Case.objects.get(pk=client.open_case()["id"])
+    prediction_of(image_in_state("classified", case=case, uploaded_by=reader), model_version)
+    notify(user=reader, kind=NotificationKind.CASE_ASSIGNED, case=case)
+
+    trial = client.try_model(str(case.pk), str(other.pk))
+
+    assert (trial["state"], trial["total"], trial["outcome"]) == ("waiting", 1, None)
+    assert client.trial(trial)["id"] == trial["id"]
+    assert [listed["id"] for listed in client.trials(str(case.pk))] == [trial["id"]]
+    [unread] = client.notifications(unread=True)
+    assert client.mark_read(unread)["read_at"] is not None
+    assert list(client.notifications(unread=True)) == []
+    assert [line["case"] for line in client.notifications()] == [str(case.pk)]
+    assert list(client.batches(str(case.pk))) == []
+
+
 # --- Problems --------------------------------------------------------------------------------------------------
 
 
@@ -609,6 +616,11 @@ SCHEMAS = {
     "SubmittedBatch": answers.SubmittedBatch,
     "ListedBatch": answers.ListedBatch,
     "RefusedFile": answers.RefusedFile,
+    "Trial": answers.ListedTrial,
+    "Pair": answers.LabelPair,
+    "Outcome": answers.TrialOutcome,
+    "TrialDetail": answers.Trial,
+    "Notification": answers.Notification,
     "Batch": answers.Batch,
 }
 

@@ -52,7 +52,7 @@ def test_taken_port_is_refused_before_anything_is_changed(tmp_path: Path) -> Non
         port = taken.getsockname()[1]
         done = run_supervisor(tmp_path, PORT=str(port))
     assert_refused(done, f"Port {port} on 127.0.0.1 cannot be opened (address already in use)")
-    assert {path.name for path in tmp_path.iterdir()} <= {"secret_key"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"secret_key", "audit_key"}
 
 
 def test_second_start_hears_of_the_first_and_not_of_its_port(tmp_path: Path) -> None:

@@ -122,6 +122,22 @@ def test_images_classified_before_get_theirs_by_the_sweep(make_image: MakeImage,
     assert thumbnails.make_missing() == 0
 
 
+def test_picture_that_cannot_be_drawn_is_tried_once_and_one_that_cannot_be_read_again(
+    make_image: MakeImage, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(thumbnails, "not_drawable", set())
+    broken, away = (make_image("classified") for _ in range(2))
+    Path(broken.file.path).write_bytes(b"no picture")
+    hidden = Path(away.file.path).with_suffix(".away")
+    Path(away.file.path).rename(hidden)
+
+    assert thumbnails.make_missing() == 0
+    assert thumbnails.without_thumbnail() == [away]
+    hidden.rename(Path(away.file.path))
+    assert thumbnails.make_missing() == 1
+    assert thumbnails.without_thumbnail() == []
+
+
 def test_sweep_leaves_thumbnails_for_later_while_images_wait(
     make_image: MakeImage, model_version: ModelVersion
 ) -> None:

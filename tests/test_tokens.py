@@ -169,7 +169,7 @@ def test_page_costs_the_same_however_many_tokens_there_are(
         create_token(user=technologist, name=f"token {number}")
     client = sign_in(technologist)
 
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(4):
         assert client.get(PAGE).status_code == 200
 
 

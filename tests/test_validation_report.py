@@ -13,10 +13,11 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from classifier import batch_steps, services
 from classifier.binomial import limits
+from classifier.kappa import kappa_of
 from classifier.models import Batch, CellImage, ModelVersion
-from classifier.validation_report import Validation, kappa_of, known_label, validation_of
+from classifier.validation_report import Validation, known_label, validation_of
 from tests.factories import prediction_of
-from tests.test_batches import checked
+from tests.handing_in import checked
 from tests.zips import cells
 
 Api = Callable[..., APIClient]

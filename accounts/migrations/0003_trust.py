@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             name='AuditSeal',
             fields=[
                 ('number', models.PositiveBigIntegerField(primary_key=True, serialize=False)),
-                ('sealed_at', models.DateTimeField()),
+                ('sealed_at', models.DateTimeField(db_index=True)),
                 ('entries', models.JSONField()),
                 ('previous_mac', models.CharField(blank=True, max_length=64)),
                 ('mac', models.CharField(max_length=64)),
@@ -33,6 +33,14 @@ class Migration(migrations.Migration):
             options={
                 'ordering': ['-number'],
             },
+        ),
+        migrations.AddIndex(
+            model_name='auditevent',
+            index=models.Index(fields=['laboratory', 'action', '-at'], name='audit_laboratory_action'),
+        ),
+        migrations.AddIndex(
+            model_name='auditevent',
+            index=models.Index(condition=models.Q(('request_id', ''), _negated=True), fields=['request_id'], name='audit_request'),
         ),
         migrations.AddField(
             model_name='laboratory',

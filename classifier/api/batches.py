@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 from accounts.models import User
 from accounts.roles import Verb
 from classifier import services
+from classifier.api.filters import ListFilter
 from classifier.api.serializers import FailureSerializer
 from classifier.api.views import acting
 from classifier.batches import RESULT_COLUMNS, BatchProgress, progress_of, refusals_of, result_rows
@@ -71,6 +72,10 @@ class BatchSerializer(ListedBatchSerializer):
 
     refused = RefusedFileSerializer(many=True)
     validation = serializers.DictField(allow_null=True)
+
+
+class BatchFilter(ListFilter):
+    case = serializers.UUIDField(required=False)
 
 
 class SubmitBatchSerializer(serializers.Serializer[Any]):
@@ -127,7 +132,13 @@ class BatchList(ListAPIView[Batch]):
     verb = Verb.UPLOAD
 
     def get_queryset(self) -> QuerySet[Batch]:
-        return visible(acting(self.request))
+        wanted = BatchFilter.of(self.request)
+        batches = visible(acting(self.request))
+        return batches.filter(case=wanted["case"]) if "case" in wanted else batches
+
+    @extend_schema(parameters=[BatchFilter])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.list(request, *args, **kwargs)
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         page = self.paginate_queryset(self.get_queryset()) or []

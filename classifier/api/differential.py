@@ -3,18 +3,20 @@
 from typing import Any
 from uuid import UUID
 
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.roles import Verb
+from classifier.api.etags import etag_of, tagged, unchanged
 from classifier.api.views import acting
 from classifier.differential import LEUKOCYTES, MIXED, OUTSIDE, PRE_CLASSIFIED, REVIEWED
 from classifier.laboratory_settings import settings_of
 from classifier.models import Case
+from classifier.services.viewing import record_case_view
 from classifier.tallies import differential_of, tally_of
 
 
@@ -82,9 +84,16 @@ class CaseDifferential(APIView):
     """The differential of a case: reviewed and pre-classified cells, and what blocks its release."""
 
     verb = Verb.SEE
+    tagged = True
 
     @extend_schema(responses={200: DifferentialSerializer})
-    def get(self, request: Request, case_id: UUID) -> Response:
+    def get(self, request: Request, case_id: UUID) -> HttpResponseBase:
         case = get_object_or_404(Case.objects.visible_to(acting(request)), pk=case_id)
         counted = differential_of(case, tally_of(case), settings_of(case.laboratory_id))
-        return Response(counted.as_json())
+        body = counted.as_json()
+        etag = etag_of(request, body)
+        if known := unchanged(request, etag):
+            return known
+        if request.method == "GET":
+            record_case_view(actor=acting(request), case=case, page="api-case-differential")
+        return tagged(body, etag)

@@ -29,6 +29,7 @@ from accounts.models import ApiToken
 from classifier.api.errors import problem
 from classifier.errors import Conflict, HematoVisionError, InvalidInput
 from classifier.models import IdempotentRequest
+from classifier.storage import unstored_on_failure
 
 HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)
@@ -163,7 +164,8 @@ def answer_first(
     kept = False
     try:
         prepare()
-        with transaction.atomic():
+        # An effect that is undone after its handler has returned must leave no file behind either.
+        with unstored_on_failure(), transaction.atomic():
             try:
                 response = handle()
             except REFUSALS as error:

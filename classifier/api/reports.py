@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
@@ -16,6 +17,7 @@ from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.roles import Verb
+from classifier.api.etags import etag_of, tagged, unchanged
 from classifier.api.serializers import KnownFields
 from classifier.api.views import acting, read
 from classifier.models import AmendmentKind, Case, Report, ReportKind
@@ -80,6 +82,10 @@ class ReportVersionsSerializer(serializers.Serializer[Any]):
 
 
 class ReportSerializer(ReportVersionSerializer):
+    patient_pseudonym = serializers.CharField(
+        source="report.case.patient_pseudonym",
+        help_text="The one that the case has now: it is no part of the signed content, so that it can be erased.",
+    )
     payload = serializers.JSONField(source="report.payload", help_text="The signed content: docs/reports.md.")
 
 
@@ -143,13 +149,21 @@ class CaseAmendments(APIView):
 class ReportDetail(APIView):
     """One version of a report, with its signed content."""
 
+    tagged = True
+
     @extend_schema(responses={200: ReportSerializer})
-    def get(self, request: Request, report_id: UUID) -> Response:
+    def get(self, request: Request, report_id: UUID) -> HttpResponseBase:
         user = acting(request)
         version = visible_version(user, report_id)
         require_whole(version.report)
-        record_view(actor=user, report=version.report)
-        return Response(ReportSerializer(version, context={"request": request}).data)
+        report = version.report
+        # What was signed never changes; what it is worth, and how its signer is called, may.
+        etag = etag_of(request, report.sha256, version.standing, str(report.signed_by))
+        if answer := unchanged(request, etag):
+            # Nothing of the report is handed out, so nobody is noted to have read it again.
+            return answer
+        record_view(actor=user, report=report)
+        return tagged(ReportSerializer(version, context={"request": request}).data, etag)
 
 
 class PdfRenderer(BaseRenderer):

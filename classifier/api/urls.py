@@ -3,7 +3,18 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.permissions import AllowAny
 
-from classifier.api import batches, differential, laboratory, models, reports, reviews, views, webhooks
+from classifier.api import (
+    batches,
+    differential,
+    laboratory,
+    models,
+    notifications,
+    reports,
+    reviews,
+    trials,
+    views,
+    webhooks,
+)
 from classifier.api.idempotency import honour_keys
 from classifier.waiting import batch_waits, image_waits, long_polled
 
@@ -34,6 +45,14 @@ urlpatterns = [
     path("batches/<uuid:batch_id>/cancel/", batches.BatchCancel.as_view(), name="api-batch-cancel"),
     path("batches/<uuid:batch_id>/retry-failed/", batches.BatchRetryFailed.as_view(), name="api-batch-retry-failed"),
     path("batches/<uuid:batch_id>/results.csv", batches.BatchResults.as_view(), name="api-batch-results"),
+    path("notifications/", notifications.NotificationList.as_view(), name="api-notifications"),
+    path(
+        "notifications/<uuid:notification_id>/read/",
+        notifications.NotificationRead.as_view(),
+        name="api-notification-read",
+    ),
+    path("cases/<uuid:case_id>/trials/", trials.CaseTrials.as_view(), name="api-case-trials"),
+    path("trials/<uuid:trial_id>/", trials.TrialDetail.as_view(), name="api-trial"),
     path("reports/<uuid:report_id>/", reports.ReportDetail.as_view(), name="api-report"),
     path("reports/<uuid:report_id>/pdf/", reports.ReportPdf.as_view(), name="api-report-pdf"),
     path("reports/<uuid:report_id>/fhir/", reports.ReportFhir.as_view(), name="api-report-fhir"),

@@ -44,6 +44,8 @@ from classifier.api.serializers import (
 from classifier.errors import InvalidInput, UploadRejected
 from classifier.models import Case, CellImage, Prediction
 from classifier.querysets import CaseQuerySet, CellImageQuerySet
+from classifier.retention import require_kept
+from classifier.services.viewing import ORIGINAL, record_case_view, record_image_view
 from classifier.uploads import accept_upload
 from classifier.worklist import people_who_review
 
@@ -77,7 +79,11 @@ def cases_of(request: Request) -> CaseQuerySet:
 
 def case_answer(request: Request, case_id: UUID) -> Response:
     """The case as it is now."""
-    body = CaseDetailSerializer(get_object_or_404(cases_of(request), pk=case_id), context={"request": request}).data
+    return answer_of(request, get_object_or_404(cases_of(request), pk=case_id))
+
+
+def answer_of(request: Request, case: Case) -> Response:
+    body = CaseDetailSerializer(case, context={"request": request}).data
     return tagged(body, etag_of(request, body))
 
 
@@ -125,8 +131,13 @@ class CaseDetail(APIView):
 
     @extend_schema(responses={200: CaseDetailSerializer})
     def get(self, request: Request, case_id: UUID) -> HttpResponseBase:
-        answer = case_answer(request, case_id)
-        return unchanged(request, answer["ETag"]) or answer
+        case = get_object_or_404(cases_of(request), pk=case_id)
+        answer = answer_of(request, case)
+        if known := unchanged(request, answer["ETag"]):
+            return known
+        if request.method == "GET":
+            record_case_view(actor=acting(request), case=case, page="api-case")
+        return answer
 
     @extend_schema(request=ChangedCaseSerializer, responses={200: CaseDetailSerializer})
     def patch(self, request: Request, case_id: UUID) -> Response:
@@ -282,6 +293,9 @@ class ImageDetail(APIView):
         if answer := unchanged(request, etag):
             return answer
         image = get_object_or_404(images_of(request), pk=image_id)
+        # Asking how far an image is shows nothing of it yet.
+        if request.method == "GET" and not image.is_waiting:
+            record_image_view(actor=acting(request), image=image, page="api-image")
         return tagged(CellImageSerializer(image, context={"request": request}).data, etag)
 
 
@@ -299,11 +313,15 @@ class ImageFile(APIView):
 
     @extend_schema(responses={(200, "image/jpeg"): OpenApiTypes.BINARY, (200, "image/png"): OpenApiTypes.BINARY})
     def get(self, request: Request, image_id: UUID) -> HttpResponseBase:
-        image = get_object_or_404(CellImage.objects.visible_to(acting(request)), pk=image_id)
+        images = CellImage.objects.visible_to(acting(request)).select_related("removed_picture")
+        image = get_object_or_404(images, pk=image_id)
+        require_kept(image)
         try:
             stored = image.file.open("rb")
         except FileNotFoundError as error:
             raise Http404 from error
+        if request.method == "GET":
+            record_image_view(actor=acting(request), image=image, page=ORIGINAL)
         extension = str(image.file.name).rsplit(".", 1)[-1]
         headers = {"Cache-Control": "no-store, private"}
         return FileResponse(stored, content_type=TYPES[extension], filename=f"{image.pk}.{extension}", headers=headers)

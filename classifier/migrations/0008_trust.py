@@ -65,9 +65,12 @@ class Migration(migrations.Migration):
                 ('requested_at', models.DateTimeField(auto_now_add=True)),
                 ('claim_token', models.UUIDField(blank=True, null=True)),
                 ('claim_expires_at', models.DateTimeField(blank=True, null=True)),
+                ('started_at', models.DateTimeField(blank=True, null=True)),
                 ('faults', models.PositiveSmallIntegerField(default=0)),
+                ('position', models.JSONField(blank=True, null=True)),
                 ('rows_total', models.PositiveIntegerField(blank=True, null=True)),
                 ('rows_written', models.PositiveIntegerField(default=0)),
+                ('bytes_written', models.PositiveBigIntegerField(default=0)),
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('failure_code', models.CharField(blank=True, max_length=40)),
                 ('file', models.FileField(blank=True, max_length=200, upload_to=classifier.models.export.export_path)),
@@ -160,6 +163,20 @@ class Migration(migrations.Migration):
                 'abstract': False,
             },
         ),
+        migrations.CreateModel(
+            name='WorkerCounts',
+            fields=[
+                ('slot', models.PositiveSmallIntegerField(primary_key=True, serialize=False)),
+                ('totals', models.JSONField(default=dict)),
+            ],
+            options={
+                'verbose_name_plural': 'worker counts',
+            },
+        ),
+        migrations.AddIndex(
+            model_name='cellimage',
+            index=models.Index(fields=['status'], name='image_status'),
+        ),
         migrations.AddIndex(
             model_name='blindreread',
             index=models.Index(fields=['laboratory', '-drawn_at', '-id'], name='reread_newest'),
@@ -179,6 +196,26 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='export',
             index=models.Index(condition=models.Q(('finished_at', None)), fields=['requested_at'], name='export_waiting'),
+        ),
+        migrations.AddConstraint(
+            model_name='export',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('claim_expires_at', None), ('claim_token', None)), models.Q(('claim_expires_at__isnull', False), ('claim_token__isnull', False), ('finished_at', None)), _connector='OR'), name='export_claim_has_token_and_expiry'),
+        ),
+        migrations.AddIndex(
+            model_name='prediction',
+            index=models.Index(fields=['-created_at', '-id'], name='prediction_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='prediction',
+            index=models.Index(fields=['model_version', '-created_at'], name='prediction_of_model_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='review',
+            index=models.Index(fields=['-created_at', '-id'], name='review_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='cellimage',
+            index=models.Index(condition=models.Q(('status', 'failed')), fields=['failure_code'], name='image_failed'),
         ),
         migrations.AddConstraint(
             model_name='legalhold',

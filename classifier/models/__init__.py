@@ -3,7 +3,7 @@
 from classifier.models.batch import SAME_PICTURE, Batch, BatchMember, BatchState
 from classifier.models.case import Case, CaseStatus
 from classifier.models.emergency_access import EmergencyAccess
-from classifier.models.export import Export, ExportKind, export_path
+from classifier.models.export import Export, ExportKind, ExportState, export_path
 from classifier.models.idempotent_request import IdempotentRequest
 from classifier.models.image import CellImage, ImageStatus, Priority, original_path
 from classifier.models.laboratory_settings import LaboratorySettings
@@ -17,6 +17,7 @@ from classifier.models.review import Review, Verdict
 from classifier.models.trial import ModelTrial, TrialPrediction
 from classifier.models.void import Void
 from classifier.models.webhook import MessageState, WebhookEndpoint, WebhookEvent, WebhookMessage
+from classifier.models.worker_counts import WorkerCounts
 
 __all__ = [
     "CELL_TYPE_CHOICES",
@@ -34,6 +35,7 @@ __all__ = [
     "EmergencyAccess",
     "Export",
     "ExportKind",
+    "ExportState",
     "IdempotentRequest",
     "ImageStatus",
     "LaboratorySettings",
@@ -58,6 +60,7 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookEvent",
     "WebhookMessage",
+    "WorkerCounts",
     "WorkerHeartbeat",
     "export_path",
     "original_path",

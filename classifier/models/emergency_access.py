@@ -21,6 +21,8 @@ class EmergencyAccess(Fact):
     opened_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
 
+    paging_field = "opened_at"
+
     class Meta:
         verbose_name_plural = "emergency accesses"
         ordering: ClassVar = ["-opened_at", "-id"]

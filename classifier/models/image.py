@@ -120,6 +120,8 @@ class CellImage(models.Model):
             models.Index(fields=["uploaded_by", "-uploaded_at", "-id"], name="image_uploader_newest"),
             models.Index(fields=["-uploaded_at", "-id"], name="image_newest"),
             models.Index(fields=["classified_at"], name="image_classified_at"),
+            models.Index(fields=["status"], name="image_status"),
+            models.Index(fields=["failure_code"], name="image_failed", condition=Q(status="failed")),
             models.Index(
                 fields=["id"],
                 name="image_without_thumbnail",

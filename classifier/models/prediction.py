@@ -49,6 +49,10 @@ class Prediction(Fact):
                 condition=Q(confidence__gte=0.0, confidence__lte=1.0), name="confidence_is_a_fraction"
             ),
         ]
+        indexes: ClassVar = [
+            models.Index(fields=["-created_at", "-id"], name="prediction_newest"),
+            models.Index(fields=["model_version", "-created_at"], name="prediction_of_model_newest"),
+        ]
 
     def __str__(self) -> str:
         return self.get_label_display() if self.label else "unidentified"

@@ -59,6 +59,7 @@ class Review(Fact):
         indexes: ClassVar = [
             models.Index(fields=["image", "-created_at"], name="review_image_newest"),
             models.Index(fields=["reader", "-created_at"], name="review_reader_newest"),
+            models.Index(fields=["-created_at", "-id"], name="review_newest"),
         ]
 
     def __str__(self) -> str:

@@ -28,6 +28,8 @@ class ModelTrial(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     failure_code = models.CharField(max_length=40, blank=True)
 
+    paging_field = "requested_at"
+
     class Meta:
         ordering: ClassVar = ["-requested_at", "-id"]
         constraints: ClassVar = [

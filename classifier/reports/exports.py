@@ -8,7 +8,7 @@ from typing import Any
 from classifier.models import Report
 from classifier.reports.csv_files import cells_csv, differential_csv
 from classifier.reports.fhir import fhir_bundle
-from classifier.reports.payload import canonical_json
+from classifier.reports.payload import canonical_json, shown_payload
 from classifier.reports.pdf import report_pdf
 from classifier.reports.standing import Standing
 
@@ -29,9 +29,10 @@ def exported(report: Report, standing: Standing, kind: str) -> ExportedFile:
 
 
 def signed_json(report: Report, standing: Standing) -> bytes:
-    """The signed text, byte for byte, between its hash and what it is worth now, which is no part of it."""
+    """The signed text, byte for byte, and beside it its hash, what it is worth now, and the pseudonym."""
     frame = canonical_json({"sha256": report.sha256, "standing": standing.value})
-    return f'{{"payload":{report.payload_json},{frame[1:]}'.encode()
+    joined = canonical_json({"patient_pseudonym": report.case.patient_pseudonym})
+    return f'{{"payload":{report.payload_json},{frame[1:-1]},{joined[1:]}'.encode()
 
 
 def fhir_json(payload: Mapping[str, Any], standing: Standing) -> bytes:
@@ -39,11 +40,11 @@ def fhir_json(payload: Mapping[str, Any], standing: Standing) -> bytes:
 
 
 def of_payload(draw: Callable[..., bytes], report: Report, standing: Standing) -> bytes:
-    return draw(report.payload, standing)
+    return draw(shown_payload(report), standing)
 
 
 def pdf(report: Report, standing: Standing) -> bytes:
-    return report_pdf(report.payload, standing, sha256=report.sha256)
+    return report_pdf(shown_payload(report), standing, sha256=report.sha256)
 
 
 KINDS: dict[str, tuple[str, str, Callable[[Report, Standing], bytes]]] = {

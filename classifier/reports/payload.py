@@ -1,6 +1,7 @@
 """The content of a report: read once from the case, frozen at the signature, and the only source of every rendering.
 
-Schema 1 is described in docs/reports.md. What was signed is never rewritten: a later schema is read beside it.
+Schema 1 is described in docs/reports.md. What was signed is never rewritten: a later schema is read beside it. The
+patient pseudonym is no part of it: it is joined when the report is shown, so that it can be erased.
 """
 
 import json
@@ -76,6 +77,21 @@ def build_payload(case: Case, *, signature: Signature | None = None) -> Json:
     }
 
 
+def with_pseudonym(payload: Mapping[str, Any], pseudonym: str) -> Json:
+    """The payload as it is shown: with the pseudonym that the case has now, empty where there is none any more."""
+    return {**payload, "case": {**payload["case"], "patient_pseudonym": pseudonym}}
+
+
+def draft_payload(case: Case) -> Json:
+    """The case as it would be signed now, as it is shown."""
+    return with_pseudonym(build_payload(case), case.patient_pseudonym)
+
+
+def shown_payload(report: Report) -> Json:
+    """The signed content as it is shown. `report.case` should be there already."""
+    return with_pseudonym(report.payload, report.case.patient_pseudonym)
+
+
 def signed_part(signature: Signature, time_zone: str) -> Json:
     replaced = signature.replaces
     return {
@@ -100,7 +116,6 @@ def case_part(case: Case) -> Json:
     return {
         "id": str(case.pk),
         "accession_number": case.accession_number,
-        "patient_pseudonym": case.patient_pseudonym,
         "specimen": case.specimen,
         "collected_at": moment(case.collected_at),
         "opened_at": moment(case.opened_at),

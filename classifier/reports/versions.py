@@ -24,6 +24,8 @@ def versions_of(case: Case) -> list[ReportVersion]:
     reports = list(
         Report.objects.filter(case=case).select_related("signed_by").defer("payload_json").order_by("-version")
     )
+    for report in reports:
+        report.case = case
     void = case.status == CaseStatus.VOID
     amendment = open_amendment(reports[0]) if reports else None
     return [

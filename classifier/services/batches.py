@@ -8,7 +8,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.db import transaction
-from django.db.models import Exists, F, Min, OuterRef
+from django.db.models import Exists, F, Min, OuterRef, Subquery
 from django.db.models.functions import Now
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
@@ -34,6 +34,7 @@ from classifier.querysets import CellImageQuerySet
 from classifier.services.cases import open_case
 from classifier.services.images import fresh_try, keep_picture
 from classifier.services.permission import require, require_editable
+from classifier.services.room import require_room
 from classifier.transitions import move
 from classifier.uploads import accept_upload, shown_name
 from classifier.wakeup import wake_workers
@@ -53,9 +54,10 @@ def submit_archive(
     Without an accession number the case gets one; a case of that number that is there already takes the pictures.
     Raises NotAllowed; UploadRejected (no_archive, not_an_archive, encrypted_archive, archive_too_large,
     too_many_members, directory_too_large, archive_unpacks_too_large, archive_ratio); InvalidInput
-    (accession_number_too_long); Conflict (case_released, case_void).
+    (accession_number_too_long); Conflict (case_released, case_void); QueueFull.
     """
     require(actor, Verb.UPLOAD)
+    require_room(actor)
     if archive is None or archive.file is None:
         raise UploadRejected("no_archive", "Send a ZIP archive of pictures as multipart/form-data in `archive`.")
     size = archive.size or 0
@@ -215,11 +217,23 @@ def least_waiting_turn() -> int:
 
 def let_go(batch: Batch) -> None:
     """Let the images that were on hold wait for the workers, in line with those of other batches."""
+    take_from_those_that_rest(batch)
     held = waiting_images(batch).filter(on_hold=True)
     lock_in_order(held)
     own = held.aggregate(least=Min("turn"))["least"] or 0
     held.update(on_hold=False, turn=F("turn") + (least_waiting_turn() - own))
     wake_workers()
+
+
+def take_from_those_that_rest(batch: Batch) -> None:
+    """A picture that two batches brought waits only as long as neither of them runs: the one that starts has it."""
+    own = BatchMember.objects.filter(batch=batch, image=OuterRef("pk")).order_by("number")
+    resting = CellImage.objects.waiting().filter(
+        ~Exists(Void.objects.filter(image=OuterRef("pk"))), Exists(own), on_hold=True, cancelled=False
+    )
+    resting = resting.exclude(batch=batch)
+    lock_in_order(resting)
+    resting.update(batch=batch, turn=Subquery(own.values("number")[:1]) + batch.first_turn)
 
 
 def images_of(batch: Batch) -> CellImageQuerySet:

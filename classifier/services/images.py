@@ -16,8 +16,10 @@ from accounts.models import User
 from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidTransition, Unavailable
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Priority, Void
+from classifier.retention import require_kept
 from classifier.services.cases import open_quick_case
 from classifier.services.permission import held_open, require, require_editable, required_reason
+from classifier.services.room import require_room
 from classifier.transitions import move
 from classifier.uploads import AcceptedUpload, accept_upload, shown_name
 from classifier.wakeup import wake_workers
@@ -31,9 +33,11 @@ def add_image(
 ) -> tuple[CellImage, bool]:
     """Accept a picture into a case and queue it. Returns the image and whether it is new to the case.
 
-    The same picture again (same pixels, whatever the file) is the same image. Raises NotAllowed, UploadRejected.
+    The same picture again (same pixels, whatever the file) is the same image. Raises NotAllowed, UploadRejected,
+    QueueFull.
     """
     require(actor, Verb.UPLOAD, case)
+    require_room(actor)
     return keep_picture(
         actor=actor, case=case, accepted=accept_upload(upload), name=shown_name(upload.name), priority=priority
     )
@@ -66,11 +70,11 @@ def keep_picture(
     """
     require_editable(case)
     same_picture = CellImage.objects.filter(case=case, pixels_sha256=accepted.pixels_sha256, cancelled=False)
-    if known := same_picture.select_related("void").first():
+    if known := same_picture.select_related("void", "removed_picture").first():
         if known.is_void:
             message = "This picture was voided in this case. If that was a mistake, upload it to a case of its own."
             raise Conflict("image_void", message)
-        if known.failure_code in MENDED_BY_UPLOAD:
+        if known.failure_code in MENDED_BY_UPLOAD and not hasattr(known, "removed_picture"):
             restore_image(actor=actor, image=known, accepted=accepted)
         take_over(actor=actor, image=known, priority=priority, batch=batch, turn=turn)
         if not known.cancelled:
@@ -189,10 +193,12 @@ def discard_file_without_row(image: CellImage) -> None:
 def requeue_image(*, actor: User, image: CellImage) -> CellImage:
     """Queue an image again: a failed one, or a classified one that the active model has not seen.
 
-    Raises NotAllowed, InvalidTransition (nothing_to_requeue), Conflict (image_void, case_released, case_void).
+    Raises NotAllowed, InvalidTransition (nothing_to_requeue), Conflict (image_void, case_released, case_void), Gone
+    (picture_removed).
     """
     require(actor, Verb.UPLOAD, image.case)
     require_editable(image.case)
+    require_kept(image)
     if image.is_void:
         raise Conflict("image_void", "This image is void: it counts nowhere, so it is not classified again.")
     rows = CellImage.objects.filter(pk=image.pk)

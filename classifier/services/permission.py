@@ -8,9 +8,14 @@ from classifier.errors import Conflict, InvalidInput, NotAllowed
 from classifier.models import Case, CaseStatus
 
 
+def may_in(case: Case, actor: User, verb: Verb) -> bool:
+    """Whether the actor's role has the verb and the case is the own laboratory's, not one opened in an emergency."""
+    return actor.may(verb) and case.laboratory_id == actor.laboratory_id
+
+
 def require(actor: User, verb: Verb, case: Case | None = None) -> None:
     """Raises NotAllowed unless the actor's role has the verb and the case, if any, is the own laboratory's."""
-    if not actor.may(verb) or (case is not None and case.laboratory_id != actor.laboratory_id):
+    if not (actor.may(verb) if case is None else may_in(case, actor, verb)):
         role = actor.get_role_display().lower() if actor.role else "platform operator"
         raise NotAllowed("not_allowed", f"A {role} can't {verb} here. Ask your laboratory's administrator.")
 

@@ -27,7 +27,7 @@ from classifier.models import (
     Review,
 )
 from classifier.reports.forms import COMMENT_LENGTH
-from classifier.reports.payload import Signature, build_payload, canonical_json, payload_sha256
+from classifier.reports.payload import Signature, build_payload, canonical_json, draft_payload, payload_sha256
 from classifier.reports.versions import open_amendment
 from classifier.services.notifications import notify
 from classifier.services.permission import require, required_reason
@@ -72,7 +72,7 @@ def release_report(
         require_unsigned(locked)
         require_other_hands(actor, locked)
         require_nothing_in_the_way(locked, reason)
-        if seen and draft_sha256(build_payload(locked)) != seen:
+        if seen and draft_sha256(draft_payload(locked)) != seen:
             message = "Something in this case has changed since you opened this page. Look at it again before you sign."
             raise Conflict("case_changed", message)
         report = sign(actor=actor, case=locked, reason=reason, comment=comment)
@@ -81,7 +81,7 @@ def release_report(
 
 
 def draft_sha256(draft: Mapping[str, Any]) -> str:
-    """What tells two drafts of a case apart: the hash of all that a signature would freeze."""
+    """What tells two drafts of a case apart: the hash of all that the signer sees."""
     return payload_sha256(canonical_json(draft))
 
 
@@ -194,7 +194,9 @@ def notify_involved(report: Report, kind: NotificationKind) -> None:
         notify(user=person, kind=kind, case=case, report=report, actor=report.signed_by)
 
 
-def check_password(*, actor: User, case: Case, password: str) -> None:
+def check_password(
+    *, actor: User, password: str, case: Case | None = None, nothing: str = "Nothing was signed"
+) -> None:
     """Make sure that the signer is at the keyboard. Each wrong try is in the audit trail, which also counts them.
 
     In a transaction of its own, which locks nothing but the signer: tries at the same moment are counted one by one,
@@ -212,7 +214,7 @@ def check_password(*, actor: User, case: Case, password: str) -> None:
         message = "The password was wrong too often. Wait five minutes and try again."
         raise TooManyTries("too_many_tries", message)
     if not right:
-        raise NotAllowed("wrong_password", "That is not your password. Nothing was signed; try again.")
+        raise NotAllowed("wrong_password", f"That is not your password. {nothing}; try again.")
 
 
 @transaction.atomic
@@ -256,7 +258,7 @@ def export_draft(*, actor: User, case: Case, kind: str) -> dict[str, Any]:
     """
     require_unsigned(case)
     audit.record(action="draft_exported", actor=actor, target=case, kind=kind)
-    return build_payload(case)
+    return draft_payload(case)
 
 
 def record_view(*, actor: User, report: Report) -> None:

@@ -13,11 +13,11 @@ from django.utils import timezone
 from accounts import audit
 from accounts.models import Laboratory, User
 from accounts.roles import Verb
+from accounts.secret_text import encrypt
 from classifier.errors import Conflict, InvalidInput, NotAllowed
 from classifier.models import MessageState, WebhookEndpoint, WebhookEvent, WebhookMessage
 from classifier.querysets import visible_to
 from classifier.safe_address import target_of
-from classifier.secret_text import encrypt
 from classifier.services.permission import require
 from classifier.webhooks import hasten, write
 
@@ -139,10 +139,13 @@ def send_test_message(*, actor: User, endpoint: WebhookEndpoint) -> WebhookMessa
 def replay_message(*, actor: User, message: WebhookMessage) -> WebhookMessage:
     """Queue the message's content once more, as a new message.
 
-    Raises NotAllowed; Conflict (switched_off, not_sent_yet).
+    Raises NotAllowed; Conflict (switched_off, not_sent_yet, not_kept).
     """
     endpoint = locked_endpoint(actor, message.endpoint)
-    message.refresh_from_db()
+    kept = WebhookMessage.objects.filter(pk=message.pk).first()
+    if kept is None:
+        raise Conflict("not_kept", "This message is so old that it was deleted at this moment.")
+    message = kept
     if message.state == MessageState.WAITING:
         raise Conflict("not_sent_yet", "This message still waits and is sent by itself. Replay one that is through.")
     again = WebhookMessage(endpoint=endpoint, event=message.event, content=message.content, replay_of=message)

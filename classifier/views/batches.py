@@ -19,7 +19,7 @@ from classifier import services
 from classifier.batches import RESULT_COLUMNS, progress_of, refusal_groups, refusals_of, result_rows
 from classifier.csv_stream import streamed
 from classifier.errors import HematoVisionError, UploadRejected
-from classifier.models import Batch, BatchState
+from classifier.models import Batch, BatchState, Case
 from classifier.paging import html_page
 from classifier.validation_report import validation_of
 
@@ -63,18 +63,32 @@ def batch_list(request: SignedInRequest) -> HttpResponse:
 def list_page(request: SignedInRequest, error: HematoVisionError | None = None) -> HttpResponse:
     if error and "X-Fragment" in request.headers:
         return HttpResponse(error.message, status=error.status, content_type="text/plain")
-    page = html_page(request, visible(request.user), BATCHES_ON_PAGE)
+    case = asked_for(request)
+    batches = visible(request.user).filter(case=case) if case else visible(request.user)
+    page = html_page(request, batches, BATCHES_ON_PAGE)
     progress = progress_of(page["rows"])
     context = {
+        "case": case,
         "page": page,
         "rows": [(batch, progress[batch.pk]) for batch in page["rows"]],
         "moving": any(batch.state in (BatchState.CHECKING, BatchState.RUNNING) for batch in page["rows"]),
         "may_upload": request.user.may(Verb.UPLOAD),
         "error": error,
-        "accession_number": request.POST.get("accession_number", ""),
+        "accession_number": request.POST.get("accession_number", case.accession_number if case else ""),
     }
     template = "classifier/_batch_table.html" if "X-Fragment" in request.headers else "classifier/batches.html"
     return render(request, template, context, status=error.status if error else 200)
+
+
+def asked_for(request: SignedInRequest) -> Case | None:
+    """The case whose batches alone are listed (`?case=`). Raises Http404."""
+    if "case" not in request.GET:
+        return None
+    try:
+        case_id = uuid.UUID(request.GET["case"])
+    except ValueError as error:
+        raise Http404 from error
+    return get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
 
 
 @require_safe

@@ -10,8 +10,10 @@ from django.views.decorators.http import require_safe
 
 from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
+from classifier.emergency import open_cases
 from classifier.models import Case, CellImage
 from classifier.readiness import queue_obstacle
+from classifier.rereads import waiting_for
 
 LATEST_ON_BENCH = 12
 CASES_TO_CHOOSE = 20
@@ -32,6 +34,8 @@ def bench(request: SignedInRequest) -> HttpResponse:
         "quick_case_id": uuid.uuid4(),
         "open_cases": Case.objects.visible_to(request.user).order_by("-opened_at", "-id")[:CASES_TO_CHOOSE],
         "may_upload": request.user.may(Verb.UPLOAD),
+        "rereads": waiting_for(request.user),
+        "emergencies": open_cases(request.user),
         **queue_context(),
     }
     return render(request, "classifier/bench.html", context)

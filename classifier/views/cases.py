@@ -15,6 +15,7 @@ from classifier import services
 from classifier.errors import HematoVisionError
 from classifier.forms import AssignCaseForm, ChangeCaseForm, OpenCaseForm, VoidCaseForm
 from classifier.models import Case, CaseStatus
+from classifier.views.viewed import note_case_look
 from classifier.worklist import people_who_review
 
 FIELD_OF_CODE = {
@@ -95,6 +96,7 @@ def case_for(request: SignedInRequest, case_id: uuid.UUID, verb: Verb) -> Case:
     case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
     if not request.user.may(verb):
         raise PermissionDenied
+    note_case_look(request, case)
     return case
 
 

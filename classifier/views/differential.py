@@ -104,7 +104,7 @@ def differential_context(case: Case, user: User, *, width: int = USUAL_WIDTH) ->
 @never_cache
 def case_differential(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """The differential alone, for a script that has changed something; a person is sent to the case's page."""
-    case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
+    case = get_object_or_404(Case.objects.opened_to(request.user), pk=case_id)
     if "X-Fragment" not in request.headers:
         return redirect("case", case_id=case.pk)
     context = differential_context(case, request.user, width=chosen_width(request.GET))

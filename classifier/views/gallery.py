@@ -18,9 +18,13 @@ from classifier.case_transitions import SIGNED
 from classifier.errors import InvalidInput
 from classifier.gallery import FILTERS, Key, changes_since, cursor_of, gallery_of, keys_of, tiles_of
 from classifier.laboratory_settings import settings_of
-from classifier.models import Case, CaseStatus, CellImage, Report
+from classifier.models import Batch, Case, CaseStatus, CellImage, Report
+from classifier.retention import with_keeping
+from classifier.services.permission import may_in
 from classifier.views.bench import queue_context
 from classifier.views.differential import chosen_width, differential_context
+from classifier.views.opened import note_emergency
+from classifier.views.viewed import note_case_look
 
 TILES_AT_ONCE = 100
 
@@ -32,8 +36,10 @@ def case_detail(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
 
     Times are those of the laboratory.
     """
-    cases = Case.objects.visible_to(request.user).select_related("opened_by", "assigned_to", "void__by")
-    case = get_object_or_404(cases, pk=case_id)
+    cases = Case.objects.opened_to(request.user).select_related("opened_by", "assigned_to", "void__by")
+    case = get_object_or_404(with_keeping(cases, case_id), pk=case_id)
+    note_emergency(request, case, case)
+    note_case_look(request, case)
     # Taken first: what changes while the page is drawn is asked for again.
     moment = timezone.now()
     settings = settings_of(case.laboratory_id)
@@ -57,15 +63,17 @@ def case_context(request: SignedInRequest, case: Case, keys: list[Key], moment: 
         "shows": FILTERS.get(show, ""),
         "tray": tray,
         "page": page,
+        "batches": Batch.objects.visible_to(request.user).filter(case=case).count(),
         "report": reports[0] if reports else None,
         "is_being_amended": bool(reports) and hasattr(reports[0], "amendment"),
         "is_signed": case.status in SIGNED,
         "is_void": case.status == CaseStatus.VOID,
         "history": history_of(case, reports, gallery.voided),
-        "may_upload": request.user.may(Verb.UPLOAD) and case.is_editable,
-        "may_review": request.user.may(Verb.REVIEW) and case.is_editable,
-        "may_release": request.user.may(Verb.RELEASE),
-        "may_edit": request.user.may(Verb.UPLOAD),
+        "may_upload": may_in(case, request.user, Verb.UPLOAD) and case.is_editable,
+        "may_review": may_in(case, request.user, Verb.REVIEW) and case.is_editable,
+        "may_release": may_in(case, request.user, Verb.RELEASE),
+        "may_edit": may_in(case, request.user, Verb.UPLOAD),
+        "may_hold": may_in(case, request.user, Verb.ADMINISTER),
         "viewer": request.user,
         **differential_context(case, request.user, width=chosen_width(request.GET)),
         **(queue_context() if gallery.waiting else {}),
@@ -82,7 +90,7 @@ def case_changes(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """What has happened to the images of a case since a cursor: ids and versions, a few bytes each."""
     if "X-Fragment" not in request.headers:
         return redirect("case", case_id=case_id)
-    case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
+    case = get_object_or_404(Case.objects.opened_to(request.user), pk=case_id)
     try:
         changes = changes_since(case, request.GET.get("since", ""))
     except InvalidInput as error:
@@ -101,7 +109,7 @@ def case_changes(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
 @never_cache
 def case_tiles(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """The tiles of those images of the case that `id` names."""
-    case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
+    case = get_object_or_404(Case.objects.opened_to(request.user), pk=case_id)
     try:
         wanted = [uuid.UUID(text) for text in request.GET.getlist("id")[:TILES_AT_ONCE]]
     except ValueError as error:

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.http import FileResponse, Http404, HttpResponse, HttpResponseNotModified
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.http import parse_etags
 from django.views.decorators.cache import never_cache
@@ -17,15 +18,19 @@ from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
 from classifier import heat_map, services, thumbnails
 from classifier.cell_types import CELL_TYPE_TEXTS
-from classifier.errors import HematoVisionError
+from classifier.errors import Gone, HematoVisionError
 from classifier.found_cells import caption_size, found_cells
 from classifier.gallery import keys_of
 from classifier.laboratory_settings import settings_of
 from classifier.models import CellImage, Prediction
 from classifier.paging import html_page
 from classifier.querysets import CellImageQuerySet
+from classifier.retention import require_kept
+from classifier.services.permission import may_in
 from classifier.views.bench import queue_context
+from classifier.views.opened import note_emergency
 from classifier.views.posting import posted_from
+from classifier.views.viewed import note_image_look, note_picture_look
 from ml.labels import display_name
 
 IMAGES_ON_PAGE = 48
@@ -34,7 +39,11 @@ TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 
 def images_of(request: SignedInRequest) -> CellImageQuerySet:
-    return CellImage.objects.visible_to(request.user).with_predictions().select_related("void__by")
+    return with_all_that_is_shown(CellImage.objects.visible_to(request.user))
+
+
+def with_all_that_is_shown(images: CellImageQuerySet) -> CellImageQuerySet:
+    return images.with_predictions().select_related("void__by", "removed_picture")
 
 
 @require_safe
@@ -50,7 +59,9 @@ def image_list(request: SignedInRequest) -> HttpResponse:
 @never_cache
 def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
     """One image: what the model and people say about it. A script gets the panel alone, `side` a closer one."""
-    image = get_object_or_404(images_of(request), pk=image_id)
+    image = get_object_or_404(with_all_that_is_shown(CellImage.objects.opened_to(request.user)), pk=image_id)
+    note_emergency(request, image.case, image)
+    note_image_look(request, image)
     fragment = request.headers.get("X-Fragment")
     prediction = image.latest_prediction
     settings = settings_of(image.case.laboratory_id)
@@ -65,9 +76,9 @@ def image_detail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
         "review": image.current_review,
         "reviews": image.reviews.select_related("reader"),
         "keys": keys_of(settings),
-        "may_upload": request.user.may(Verb.UPLOAD) and image.case.is_editable and not image.is_void,
-        "may_review": request.user.may(Verb.REVIEW) and image.case.is_editable and not image.is_void,
-        "may_void": request.user.may(Verb.RELEASE) and image.case.is_editable and not image.is_void,
+        "may_upload": may_in(image.case, request.user, Verb.UPLOAD) and image.case.is_editable and not image.is_void,
+        "may_review": may_in(image.case, request.user, Verb.REVIEW) and image.case.is_editable and not image.is_void,
+        "may_void": may_in(image.case, request.user, Verb.RELEASE) and image.case.is_editable and not image.is_void,
         "is_side": fragment == "side",
         **({} if fragment else neighbours_of(image)),
         **(queue_context() if image.is_waiting else {}),
@@ -127,9 +138,29 @@ def image_cards(request: SignedInRequest) -> HttpResponse:
 
 
 @require_safe
-def image_file(request: SignedInRequest, image_id: uuid.UUID) -> FileResponse:
+def image_file(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse | FileResponse:
     """The picture's bytes, to those who may see it and to no cache."""
-    image = get_object_or_404(CellImage.objects.visible_to(request.user), pk=image_id)
+    images = CellImage.objects.opened_to(request.user).select_related("case", "removed_picture")
+    image = get_object_or_404(images, pk=image_id)
+    note_emergency(request, image.case, image)
+    answer = picture_of(image)
+    if answer.status_code == 200:
+        note_picture_look(request, image)
+    return answer
+
+
+def picture_of(image: CellImage) -> HttpResponse | FileResponse:
+    """The stored bytes, for no cache; who asks must have been checked. Raises Http404.
+
+    In the place of a picture that a retention rule has removed stands one that says so, as 410.
+    """
+    try:
+        require_kept(image)
+    except Gone as error:
+        context = {"sentence": error.message, "day": error.details["day"]}
+        drawn = render_to_string("classifier/picture_removed.svg", context)
+        headers = {"Cache-Control": "no-store, private", "X-Content-Type-Options": "nosniff"}
+        return HttpResponse(drawn, content_type="image/svg+xml", status=error.status, headers=headers)
     try:
         stored = image.file.open("rb")
     except FileNotFoundError as error:
@@ -144,7 +175,7 @@ def image_file(request: SignedInRequest, image_id: uuid.UUID) -> FileResponse:
 @require_safe
 def image_thumbnail(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponseBase:
     """The thumbnail, which a browser keeps and asks about each time it shows it: who may see it may change."""
-    drawn = CellImage.objects.visible_to(request.user).filter(has_thumbnail=True)
+    drawn = CellImage.objects.opened_to(request.user).filter(has_thumbnail=True)
     image = get_object_or_404(drawn.only("file", "stored_sha256", "classified_at"), pk=image_id)
     headers = {
         "Cache-Control": "private, no-cache",
@@ -164,7 +195,7 @@ def image_thumbnail(request: SignedInRequest, image_id: uuid.UUID) -> HttpRespon
 @require_safe
 def image_heat_map(request: SignedInRequest, image_id: uuid.UUID) -> HttpResponse:
     """The heat map of the latest prediction as a transparent PNG of the picture's shape."""
-    image = get_object_or_404(images_of(request), pk=image_id)
+    image = get_object_or_404(CellImage.objects.opened_to(request.user).with_predictions(), pk=image_id)
     prediction = image.latest_prediction
     if prediction is None or not prediction.heat_map:
         raise Http404

@@ -16,7 +16,7 @@ from classifier.models import Case
 from classifier.reports.exports import KINDS, exported
 from classifier.reports.forms import AmendForm, ReleaseForm
 from classifier.reports.page import page_of
-from classifier.reports.payload import build_payload
+from classifier.reports.payload import draft_payload, shown_payload
 from classifier.reports.standing import Standing
 from classifier.reports.versions import ReportVersion, versions_of
 from classifier.services.reports import (
@@ -28,6 +28,8 @@ from classifier.services.reports import (
     release_report,
     signing_refusal,
 )
+from classifier.views.opened import note_emergency
+from classifier.views.viewed import note_case_look
 
 FIELD_OF_CODE = {
     "wrong_password": "password",
@@ -44,6 +46,12 @@ def visible_case(request: SignedInRequest, case_id: uuid.UUID) -> Case:
     return get_object_or_404(cases, pk=case_id)
 
 
+def opened_case(request: SignedInRequest, case_id: uuid.UUID) -> Case:
+    """The case, to read its reports: by emergency access as well."""
+    cases = Case.objects.opened_to(request.user).select_related("laboratory", "void__by")
+    return get_object_or_404(cases, pk=case_id)
+
+
 def chosen(versions: list[ReportVersion], number: int) -> ReportVersion:
     found = next((version for version in versions if version.number == number), None)
     if found is None:
@@ -55,7 +63,7 @@ def chosen(versions: list[ReportVersion], number: int) -> ReportVersion:
 @never_cache
 def case_reports(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """The newest version; a case without one has nothing here."""
-    versions = versions_of(visible_case(request, case_id))
+    versions = versions_of(opened_case(request, case_id))
     if not versions:
         raise Http404
     return redirect("report", case_id=case_id, version=versions[0].number)
@@ -65,11 +73,12 @@ def case_reports(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
 @never_cache
 def report(request: SignedInRequest, case_id: uuid.UUID, version: int) -> HttpResponse:
     """One version, what changed since the one before, and what it is worth now."""
-    case = visible_case(request, case_id)
+    case = opened_case(request, case_id)
     versions = versions_of(case)
     shown = chosen(versions, version)
+    is_emergency = note_emergency(request, case, shown.report)
     before = next((each for each in versions if each.number == version - 1), None)
-    payload = shown.report.payload
+    payload = shown_payload(shown.report)
     record_view(actor=request.user, report=shown.report)
     context = {
         "case": case,
@@ -78,9 +87,10 @@ def report(request: SignedInRequest, case_id: uuid.UUID, version: int) -> HttpRe
         "before": before,
         "newest": versions[0],
         "payload": payload,
-        "page": page_of(payload, shown.standing, before=before.report.payload if before else None),
+        "page": page_of(payload, shown.standing, before=shown_payload(before.report) if before else None),
         "is_whole": shown.report.is_whole,
-        "may_release": may_sign(request.user),
+        "may_release": may_sign(request.user) and not is_emergency,
+        "only_pdf": is_emergency,
     }
     return render(request, "classifier/report.html", context)
 
@@ -91,8 +101,11 @@ def report_file(request: SignedInRequest, case_id: uuid.UUID, version: int, kind
     """A version as a download: pdf, fhir, json, csv or cells. Each time is in the audit trail."""
     if kind not in KINDS:
         raise Http404
-    case = visible_case(request, case_id)
+    case = opened_case(request, case_id)
     shown = chosen(versions_of(case), version)
+    if note_emergency(request, case, shown.report) and kind != "pdf":
+        # Read by a person, it opens; the forms for other systems do not.
+        raise PermissionDenied
     try:
         record_export(actor=request.user, report=shown.report, kind=kind)
     except HematoVisionError as error:
@@ -110,7 +123,8 @@ def case_release(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     case = visible_case(request, case_id)
     if not may_sign(request.user):
         raise PermissionDenied
-    payload = build_payload(case)
+    note_case_look(request, case)
+    payload = draft_payload(case)
     versions = versions_of(case)
     amendment = versions[0].amendment if versions else None
     blockers: list[dict[str, Any]] = payload["differential"]["blocked_by"]

@@ -20,16 +20,17 @@ from classifier.errors import HematoVisionError, InvalidInput
 from classifier.laboratory_settings import rules_of, settings_of
 from classifier.models import Case, ModelTrial, ModelVersion
 from classifier.paging import html_page
-from classifier.querysets import visible_to
 from classifier.trials import (
-    TRIAL_FAILURES,
     Comparison,
     changed,
     comparison_of,
     comparisons_by,
+    failure_of,
     latest_of_each_case,
     progress_of,
+    trials_of,
 )
+from classifier.views.viewed import note_case_look
 from ml.labels import CELL_TYPES
 
 CHANGED_ON_PAGE = 48
@@ -59,6 +60,7 @@ def case_trial(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """The trials of a case; POST asks for one."""
     case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
     if request.method != "POST":
+        note_case_look(request, case)
         return page(request, case)
     if not services.may_try(request.user):
         raise PermissionDenied
@@ -84,7 +86,7 @@ def chosen_version(text: str) -> ModelVersion:
 def page(request: SignedInRequest, case: Case, error: HematoVisionError | None = None) -> HttpResponse:
     versions = ModelVersion.objects.filter(active=False).defer("metrics")
     of_case = (
-        own_trials(request.user)
+        trials_of(request.user)
         .filter(case=case)
         .select_related("model_version", "requested_by")
         .defer("model_version__metrics")
@@ -129,14 +131,6 @@ def outcome_of(request: SignedInRequest, case: Case, trial: ModelTrial) -> dict[
         "shares": shares_of(before, after),
         "changed": html_page(request, changed(trial), CHANGED_ON_PAGE),
     }
-
-
-def failure_of(trial: ModelTrial) -> str:
-    """The sentence of why a trial came to nothing; empty when it did not fail."""
-    if not trial.failure_code:
-        return ""
-    # A code of a newer version, met after a roll-back, has no sentence here.
-    return TRIAL_FAILURES.get(trial.failure_code, "The trial could not be finished. Ask for it again.")
 
 
 def labels_of(comparison: Comparison) -> list[str]:
@@ -184,7 +178,7 @@ class TrialRow:
 def trials(request: SignedInRequest) -> HttpResponse:
     """All trials of the laboratory, and for each version what they came to."""
     shown = list(
-        own_trials(request.user)
+        trials_of(request.user)
         .select_related("model_version", "requested_by", "case")
         .defer("model_version__metrics")[:TRIALS_ON_PAGE]
     )
@@ -194,12 +188,8 @@ def trials(request: SignedInRequest) -> HttpResponse:
     return render(request, "classifier/trials.html", context)
 
 
-def own_trials(user: User) -> QuerySet[ModelTrial]:
-    return ModelTrial.objects.filter(visible_to(user, "case__laboratory"))
-
-
 def summaries_of(user: User) -> list[VersionSummary]:
-    counted = latest_of_each_case(own_trials(user))
+    counted = latest_of_each_case(trials_of(user))
     comparisons = comparisons_by("model_version", counted)
     cases: dict[uuid.UUID, int] = {}
     for version_id in counted.values_list("model_version", flat=True):

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
@@ -83,6 +84,7 @@ def webhook(request: SignedInRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "endpoint": endpoint,
         "page": html_page(request, sent, MESSAGES_ON_PAGE),
         "waiting": sent.filter(next_try_at__isnull=False).count(),
+        "keep_days": settings.WEBHOOK_KEEP_DAYS,
     }
     return render(request, "classifier/webhook.html", context)
 

@@ -85,6 +85,7 @@ function handIn() {
     request.setRequestHeader("X-Fragment", "1");
     request.setRequestHeader("X-CSRFToken", csrfToken());
     request.upload.onprogress = (event) => {
+      document.dispatchEvent(new Event("activity"));
       bar.value = event.lengthComputable ? event.loaded / event.total : 0;
       sent.textContent = event.loaded < event.total
         ? `${megabytes(event.loaded)} of ${megabytes(event.total)} MB sent`

@@ -1,13 +1,12 @@
 // Reviews on their way. Each is kept in this browser until the server has it, and goes out in the order of its image;
 // a lost network, a sign-out or a reload loses none. Kept are ids, verdicts and cell types only; a comment stays in the page.
-import { fragment } from "./polling.js";
+import { isShown, showConflicts, showOthers, showRefused, showWaiting } from "./review_notices.js";
 import { csrfToken, whenSignedIn } from "./session.js";
+import { forget, keep, keysOfOthers, lockOf, newKey, ownEntries, read } from "./unsent_reviews.js";
 
 const { user } = document.body.dataset;
-const PREFIX = "review:";
 const BACK_OFF = [1, 2, 4, 8, 15, 30];
 const AT_ONCE = 4;
-const LINKS_AT_ONCE = 10;
 // What makes a person decide again, and what it is called to leave things as they are.
 const QUESTIONS = {
   review_changed: "Somebody else reviewed this image before yours was stored. Look at it and decide again.",
@@ -16,52 +15,9 @@ const QUESTIONS = {
 const LEAVING = { review_changed: "Keep the other's", prediction_changed: "Leave it open" };
 const lanes = new Map(); // image id -> its entries, the oldest first
 const busy = new Set();
-const main = document.querySelector("main");
 let paused = false;
 let failures = 0;
 let retry = null;
-let counter = 0;
-
-// --- what is kept ----------------------------------------------------------------------------------------------
-const memory = new Map();
-const kept = (() => {
-  try {
-    localStorage.setItem(`${PREFIX}probe`, "");
-    localStorage.removeItem(`${PREFIX}probe`);
-    return localStorage;
-  } catch {
-    return null; // storage is forbidden: what is on its way lasts as long as the page
-  }
-})();
-
-function keep({ key, ...rest }) {
-  forget(key);
-  try {
-    if (!kept || rest.said.comment) memory.set(key, rest);
-    else kept.setItem(key, JSON.stringify(rest));
-  } catch {
-    memory.set(key, rest);
-  }
-}
-
-function read(key) {
-  return memory.get(key) ?? JSON.parse(kept?.getItem(key) ?? "null");
-}
-
-function forget(key) {
-  memory.delete(key);
-  kept?.removeItem(key);
-}
-
-function keysInStorage() {
-  return kept ? Object.keys(kept).filter((key) => key.startsWith(PREFIX)) : [];
-}
-
-function newKey() {
-  counter += 1;
-  const chance = Math.random().toString(36).slice(2, 8);
-  return `${PREFIX}${user}:${Date.now().toString(36).padStart(9, "0")}-${String(counter).padStart(5, "0")}-${chance}`;
-}
 
 // --- what others may do ----------------------------------------------------------------------------------------
 
@@ -160,7 +116,7 @@ async function send(image, entry) {
 
 function alone(image, act) {
   // Locks exist in secure contexts only; a laboratory's own network may be plain http.
-  return navigator.locks ? navigator.locks.request(`${PREFIX}${image}`, act) : act();
+  return navigator.locks ? navigator.locks.request(lockOf(image), act) : act();
 }
 
 async function post(entry) {
@@ -243,199 +199,18 @@ function hold(image) {
   retry = setTimeout(retryNow, seconds * 1000);
 }
 
-// --- what is said about it -------------------------------------------------------------------------------------
-function notice(name) {
-  let place = main.querySelector(`[data-review-notice="${name}"]`);
-  if (!place) {
-    place = document.createElement("div");
-    place.className = "notice review-notice";
-    place.dataset.reviewNotice = name;
-    place.setAttribute("role", "status");
-    place.innerHTML = `<p></p><button type="button"></button>`;
-    main.prepend(place);
-  }
-  return place;
-}
-
-function plural(count) {
-  return count === 1 ? "1 review" : `${count} reviews`;
-}
-
-// A tile or a panel of the page says itself what became of its image's review.
-function isShown(image) {
-  return document.querySelector(`.tile > a[data-image="${image}"], [data-panel][data-image="${image}"]`) !== null;
-}
-
-function linkTo(page, words) {
-  const link = document.createElement("a");
-  link.href = page;
-  link.textContent = words;
-  return link;
-}
-
-function showRefused(image, { message, page }) {
-  const place = notice(`refused-${image}`);
-  const [line, button] = place.children;
-  line.replaceChildren(`A review was not stored. ${message} `, page ? linkTo(page, "Open the image") : "");
-  button.textContent = "Close";
-  button.onclick = () => place.remove();
-}
-
-// Questions that nothing on this page can ask.
-function showConflicts() {
-  const open = [...lanes.values()].map(([entry]) => entry).filter((entry) => entry.conflict && !isShown(entry.image));
-  if (!open.length) {
-    main.querySelector('[data-review-notice="conflicts"]')?.remove();
-    return;
-  }
-  const place = notice("conflicts");
-  const now = open.map((entry) => entry.image).join();
-  if (place.dataset.images === now) return;
-  place.dataset.images = now;
-  const [line, button] = place.children;
-  button.hidden = true;
-  line.replaceChildren(`${plural(open.length)} ${open.length === 1 ? "wants" : "want"} your decision:`);
-  open.slice(0, LINKS_AT_ONCE).forEach(({ page }, index) => line.append(" ", linkTo(page, `Image ${index + 1}`)));
-  if (open.length > LINKS_AT_ONCE) line.append(` and ${open.length - LINKS_AT_ONCE} more`);
-}
-
 function showStatus() {
-  showConflicts();
-  const waiting = [...lanes.values()].flat().filter((entry) => !entry.conflict).length;
-  const trouble = waiting && (retry || paused);
-  if (!trouble) {
-    main.querySelector('[data-review-notice="unsent"]')?.remove();
-    return;
-  }
-  const place = notice("unsent");
-  const why = paused ? "Sign in again to send them." : "The server can't be reached; this page tries again by itself.";
-  const sentence = `${plural(waiting)} not stored yet, kept in this browser. ${why}`;
-  const [line, button] = place.children;
-  if (line.textContent !== sentence) line.textContent = sentence;
-  button.textContent = "Try now";
-  button.hidden = paused;
-  button.onclick = retryNow;
-}
-
-// What somebody else left in this browser goes out when that person signs in here, or is thrown away.
-function showOthers() {
-  const others = keysInStorage().filter((key) => !key.startsWith(`${PREFIX}${user}:`));
-  if (!others.length || !user) return;
-  const place = notice("others");
-  const [line, button] = place.children;
-  line.textContent = `${plural(others.length)} of another person not stored yet, kept in this browser. They go out when that person signs in here again.`;
-  button.textContent = "Discard";
-  button.onclick = () =>
-    askTwice(`Discard ${plural(others.length)} of another person?`, "They were never stored, and nobody can bring them back.", () => {
-      others.forEach(forget);
-      place.remove();
-    });
-}
-
-function askTwice(question, warning, act) {
-  const dialog = document.createElement("dialog");
-  dialog.className = "sheet";
-  dialog.setAttribute("aria-labelledby", "ask-twice");
-  dialog.innerHTML = `<h2 id="ask-twice"></h2><p></p><form method="dialog" class="review-acts">
-    <button type="submit" value="" autofocus>Keep them</button><button type="submit" value="discard">Discard</button></form>`;
-  dialog.querySelector("h2").textContent = question;
-  dialog.querySelector("p").textContent = warning;
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (dialog.returnValue === "discard") act();
-  });
-  main.append(dialog);
-  dialog.showModal();
-}
-
-// --- the forms of the panel ------------------------------------------------------------------------------------
-document.addEventListener("submit", (event) => {
-  const form = event.target.closest("[data-review-form]");
-  const panel = form?.closest("[data-panel]");
-  if (!panel || !event.submitter?.name) return;
-  event.preventDefault();
-  const said = { [event.submitter.name]: event.submitter.value };
-  if (said.verdict === "CONFIRMED") said.final_label = form.elements.seen_label.value;
-  const comment = form.elements.comment?.value.trim();
-  if (comment) said.comment = comment;
-  const image = panel.dataset.image ?? panel.dataset.shows;
-  const asked = new CustomEvent("say", { bubbles: true, cancelable: true, detail: { image, said } });
-  // The gallery, where there is one, has more to do.
-  if (!panel.dispatchEvent(asked)) return;
-  say({ image, page: panel.dataset.url, previous: form.elements.previous_review.value }, said);
-});
-
-document.addEventListener("review", async (event) => {
-  const { image, state, message, said, leave } = event.detail;
-  const panel = document.querySelector(`[data-panel][data-image="${image}"]`);
-  if (!panel) return;
-  panel.toggleAttribute("data-sending", state === "sending" || state === "waiting");
-  if (state === "sending" || state === "waiting") return;
-  try {
-    const fresh = (await fragment(panel.dataset.url)).firstElementChild;
-    const typed = panel.querySelector("[name=comment]")?.value.trim();
-    panel.replaceWith(fresh);
-    // What was typed and not stored stays where it was typed.
-    if (typed && !(state === "stored" && typed === said.comment)) retype(fresh, typed);
-    if (message) showConflict(fresh, image, message, leave);
-    const says = fresh.querySelector("[data-counts] .verdict-class")?.textContent.trim();
-    document.dispatchEvent(new CustomEvent("announce", { detail: message ?? (says ? `Stored: ${says}` : "Undone") }));
-    fresh.querySelector("[data-review-form] button")?.focus({ preventScroll: true });
-    const card = document.querySelector(`.card[data-image="${image}"]`);
-    const cards = card?.closest("[data-cards][data-url]");
-    if (cards) card.replaceWith((await fragment(`${cards.dataset.url}?id=${image}`)).querySelector(".card"));
-  } catch {
-    panel.removeAttribute("data-sending"); // the next load of the page shows it
-  }
-});
-
-function retype(panel, comment) {
-  const field = panel.querySelector("[name=comment]");
-  if (!field) return;
-  field.value = comment;
-  field.closest("details").open = true;
-}
-
-// `leave` are the words for leaving things as they are, where there is something to decide.
-function showConflict(panel, image, message, leave) {
-  const place = document.createElement("div");
-  place.className = "message message-warning";
-  place.setAttribute("role", "alert");
-  const line = document.createElement("p");
-  line.textContent = message;
-  place.append(line);
-  if (leave) {
-    const previous = panel.querySelector("[name=previous_review]")?.value ?? "";
-    for (const [insist, words] of [[false, leave], [true, "Use mine"]]) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = words;
-      button.addEventListener("click", () => {
-        place.remove();
-        settle(image, { insist, previous });
-      });
-      place.append(button, " ");
-    }
-  }
-  panel.querySelector(".verdict").prepend(place);
+  const entries = [...lanes.values()];
+  showConflicts(entries.map(([entry]) => entry));
+  const trouble = paused ? "signed out" : retry ? "unreachable" : "";
+  showWaiting(entries.flat().filter((entry) => !entry.conflict).length, trouble, retryNow);
 }
 
 // --- starting --------------------------------------------------------------------------------------------------
-window.addEventListener("beforeunload", (event) => {
-  if (memory.size) event.preventDefault();
-});
-
 export function start() {
   if (!user) return;
-  for (const key of keysInStorage().filter((key) => key.startsWith(`${PREFIX}${user}:`)).sort()) {
-    try {
-      const entry = { key, ...JSON.parse(kept.getItem(key)) };
-      lanes.set(entry.image, [...(lanes.get(entry.image) ?? []), entry]);
-    } catch {
-      forget(key); // not written by us
-    }
-  }
-  showOthers();
+  for (const entry of ownEntries()) lanes.set(entry.image, [...(lanes.get(entry.image) ?? []), entry]);
+  showOthers(keysOfOthers(), forget);
   // Whoever shows these images listens once the scripts of the page have run.
   document.addEventListener("DOMContentLoaded", () => {
     for (const [image, [entry]] of lanes) {

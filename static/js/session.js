@@ -11,15 +11,19 @@ export function csrfToken() {
 }
 
 // Calls `goOn` once the same person has signed in again.
-export function whenSignedIn(goOn) {
+export function whenSignedIn(goOn, why = "") {
   waiting.add(goOn);
-  if (place.childElementCount) return;
+  if (place.childElementCount) {
+    // Whatever found out first, the reason is told.
+    if (why) say(why);
+    return;
+  }
   place.innerHTML = `<div class="notice" data-signed-out><p></p>
     <a class="button primary" target="_blank" rel="noopener">Sign in in a new tab</a>
     <button type="button">Go on</button></div>`;
   place.querySelector("a").href = signIn;
   place.querySelector("button").addEventListener("click", () => look(true));
-  say("You were signed out. Nothing is lost: sign in again in a new tab, and this page goes on by itself.");
+  say(why || "You were signed out. Nothing is lost: sign in again in a new tab, and this page goes on by itself.");
 }
 
 function say(sentence) {

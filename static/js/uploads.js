@@ -88,6 +88,7 @@ function start() {
     request.setRequestHeader("X-Fragment", "1");
     request.setRequestHeader("X-CSRFToken", csrfToken());
     request.upload.onprogress = (event) => {
+      document.dispatchEvent(new Event("activity"));
       if (!event.lengthComputable) return;
       bar.value = event.loaded / event.total;
       state.textContent = event.loaded < event.total ? `Sending, ${Math.round(100 * bar.value)} %` : "Being checked";

@@ -1,5 +1,5 @@
 // The picture: zoom, the cell that was found, the heat map. Listens on the document, since panels come and go.
-import "./reviews.js";
+import "./review_panels.js";
 
 const zoomers = new WeakMap(); // panel -> the OpenSeadragon viewer over its picture
 let loading = null;

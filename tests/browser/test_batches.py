@@ -10,7 +10,7 @@ from classifier import batch_steps, pipeline
 from classifier.models import Batch, BatchState, ModelVersion
 from tests.browser.conftest import Visit
 from tests.browser.test_pages import faults_of
-from tests.test_batches import check_all, checked
+from tests.handing_in import check_all, checked
 from tests.test_validation_report import answered
 from tests.zips import cells, zip_of
 

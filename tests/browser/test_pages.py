@@ -41,6 +41,8 @@ SIGNED_IN = (
     "/notifications/",
     "/trials/",
     "/batches/",
+    "/accounts/",
+    "/accounts/sessions/",
     "/accounts/tokens/",
     "/accounts/password/change/",
     "/accounts/logout/",

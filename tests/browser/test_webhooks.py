@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from accounts.models import User
+from accounts.secret_text import decrypt
 from classifier import services
 from classifier.models import WebhookEndpoint, WebhookMessage
-from classifier.secret_text import decrypt
 from classifier.services.webhooks import CHOICES
 from classifier.webhook_sending import send_due
 from tests.browser.conftest import Visit

@@ -5,8 +5,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from accounts import audit
 from accounts.models import Laboratory, User
 from accounts.roles import Role
+from accounts.services import save_laboratory
 
 DEMO_LABORATORY = "Demo laboratory"
 DEMO_USERS = {
@@ -27,12 +29,15 @@ class Command(BaseCommand):
             raise CommandError(message)
         path = settings.VAR_DIR / "demo-users"
         known = dict(line.split(" ", 1) for line in path.read_text().splitlines()) if path.exists() else {}
-        laboratory, _ = Laboratory.objects.get_or_create(name=DEMO_LABORATORY)
+        laboratory = Laboratory.objects.filter(name=DEMO_LABORATORY).first() or save_laboratory(
+            actor=None, laboratory=Laboratory(name=DEMO_LABORATORY), changed_fields=["name"]
+        )
         for role, name in DEMO_USERS.items():
             email = f"{role}@demo.example"
             user = User.objects.filter(email=email).first()
             if user is None:
                 user = User.objects.create_user(email, None, laboratory=laboratory, role=role, full_name=name)
+                audit.record(action="user_created", actor=None, target=user, laboratory=laboratory, role=role)
             # A password that its user changed is left alone: only one that nobody can know is made anew.
             if lost := email not in known:
                 known[email] = secrets.token_urlsafe(12)

@@ -11,6 +11,7 @@ BatchState = Literal["checking", "running", "paused", "cancelled", "finished"]
 Verdict = Literal["CONFIRMED", "CORRECTED", "MANUAL", "UNUSABLE", "WITHDRAWN"]
 AmendmentKind = Literal["amended", "corrected"]
 ReportKind = Literal["released", "amended", "corrected"]
+TrialState = Literal["waiting", "finished", "failed"]
 Standing = Literal["current", "being_amended", "superseded", "entered_in_error"]
 
 
@@ -229,8 +230,9 @@ class ReportVersion(SignedReport):
 
 
 class Report(ReportVersion):
-    """A version with its signed content."""
+    """A version with its signed content. The pseudonym is the one that the case has now: it is no part of it."""
 
+    patient_pseudonym: str
     payload: dict[str, Any]
 
 
@@ -242,6 +244,60 @@ class Amendment(Identified):
     kind: AmendmentKind
     reason: str
     at: str
+
+
+class ListedTrial(Identified):
+    """A model version tried on a case; `failure` says why a trial came to nothing."""
+
+    case: str
+    model_version: str
+    model: ModelReference
+    state: TrialState
+    failure: Failure | None
+    requested_at: str
+    finished_at: str | None
+    url: str
+
+
+class LabelPair(TypedDict):
+    """`n` images that count as `before` and would count as `after`; None for unidentified."""
+
+    before: str | None
+    after: str | None
+    n: int
+
+
+class TrialOutcome(TypedDict):
+    """What would be different; the last three are about images that people have reviewed with a class."""
+
+    compared: int
+    changed: int
+    became_another: int
+    became_unidentified: int
+    became_identified: int
+    pairs: list[LabelPair]
+    reviewed: int
+    right_before: int
+    right_after: int
+
+
+class Trial(ListedTrial):
+    """A trial with how far it is; `outcome` is None until it is finished."""
+
+    total: int
+    tried: int
+    unusable: int
+    outcome: TrialOutcome | None
+
+
+class Notification(Identified):
+    """What happened to which case; `read_at` is None while it is unread."""
+
+    kind: str
+    case: str
+    report: str | None
+    at: str
+    read_at: str | None
 
 
 class SubmittedBatch(Identified):

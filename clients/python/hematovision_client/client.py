@@ -23,12 +23,15 @@ from hematovision_client.answers import (
     Image,
     ImageStatus,
     ListedBatch,
+    ListedTrial,
+    Notification,
     Person,
     Report,
     ReportVersion,
     Review,
     SignedReport,
     SubmittedBatch,
+    Trial,
     UploadedImage,
     Verdict,
     Voiding,
@@ -283,6 +286,28 @@ class Client:
         """A row a cell type."""
         return self._download(f"/reports/{id_of(report)}/csv/", path, "text/csv")
 
+    # --- Trials and notifications ------------------------------------------------------------------------------
+
+    def try_model(self, case: Ref, model_version: Ref) -> Trial:
+        """Try a version that is not active on a case; it changes nothing that counts. One that waits is that one."""
+        return cast(Trial, self._post(f"/cases/{id_of(case)}/trials/", {"model_version": id_of(model_version)}))
+
+    def trial(self, trial: Ref) -> Trial:
+        """How far a trial is; `outcome` is None until it is finished."""
+        return cast(Trial, self._get(f"/trials/{id_of(trial)}/"))
+
+    def trials(self, case: Ref) -> Iterator[ListedTrial]:
+        """The trials of a case, the newest first."""
+        return cast(Iterator[ListedTrial], self._pages(f"/cases/{id_of(case)}/trials/"))
+
+    def notifications(self, *, unread: bool | None = None) -> Iterator[Notification]:
+        """One's own notifications, the newest first."""
+        query = given({"unread": None if unread is None else str(unread).lower()})
+        return cast(Iterator[Notification], self._pages("/notifications/", query))
+
+    def mark_read(self, notification: Ref) -> Notification:
+        return cast(Notification, self._post(f"/notifications/{id_of(notification)}/read/"))
+
     # --- Batches -----------------------------------------------------------------------------------------------
 
     def submit_batch(
@@ -303,8 +328,10 @@ class Client:
         form = FileForm("archive", path, fields, sent)
         return cast(SubmittedBatch, self._connection.request("POST", "/batches/", json_of, body=form))
 
-    def batches(self) -> Iterator[ListedBatch]:
-        return cast(Iterator[ListedBatch], self._pages("/batches/"))
+    def batches(self, case: Ref | None = None) -> Iterator[ListedBatch]:
+        """The batches of a case, or of the laboratory, the newest first."""
+        query = {} if case is None else {"case": id_of(case)}
+        return cast(Iterator[ListedBatch], self._pages("/batches/", query))
 
     def batch(self, batch: Ref) -> Batch:
         return cast(Batch, self._get(f"/batches/{id_of(batch)}/"))
