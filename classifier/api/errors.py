@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse, JsonResponse, UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
@@ -22,6 +22,7 @@ CODES: dict[type[exceptions.APIException], tuple[str, str]] = {
     exceptions.ParseError: ("malformed_request", "The body could not be read as the content type that it names."),
     exceptions.Throttled: ("too_many_requests", "Too many requests; wait as long as Retry-After says."),
 }
+BROKEN_OFF = "The request broke off or came too slowly, and nothing of it was kept. Send it again."
 
 
 def problem(
@@ -50,6 +51,8 @@ def problem_response(error: Exception, context: dict[str, Any]) -> HttpResponse 
         return response
     if isinstance(error, Http404):
         error = exceptions.NotFound()
+    if isinstance(error, UnreadablePostError):
+        return problem(status=408, code="request_broken_off", detail=BROKEN_OFF)
     if isinstance(error, TooManyFilesSent):
         return problem(status=400, code="one_file_a_request", detail="Send one file in each request.")
     if isinstance(error, RequestDataTooBig | SuspiciousOperation):
