@@ -1,6 +1,7 @@
 """A client that is lost while it sends gets, if it still listens, a sentence and a code, and nothing is kept."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.test import Client
 from rest_framework.test import APIClient
@@ -20,14 +21,15 @@ class LostConnection:
     readline = read
 
 
+LOST: dict[str, Any] = {"wsgi.input": LostConnection()}
+
+
 def test_broken_off_upload_to_the_api_is_a_problem_with_a_code(
     api: Callable[..., APIClient], technologist: User, case: Case
 ) -> None:
     client = api(technologist)
 
-    answer = client.generic(
-        "POST", f"/api/v1/cases/{case.pk}/images/", b"x" * 9, MULTIPART, **{"wsgi.input": LostConnection()}
-    )
+    answer = client.generic("POST", f"/api/v1/cases/{case.pk}/images/", "x" * 9, MULTIPART, **LOST)
 
     assert (answer.status_code, answer.json()["code"]) == (408, "request_broken_off")
     assert not CellImage.objects.exists()
@@ -39,9 +41,7 @@ def test_broken_off_form_is_a_page_with_a_sentence(
     client = sign_in(technologist)
     client.raise_request_exception = False
 
-    answer = client.generic(
-        "POST", f"/cases/{case.pk}/images/", b"x" * 9, MULTIPART, **{"wsgi.input": LostConnection()}
-    )
+    answer = client.generic("POST", f"/cases/{case.pk}/images/", "x" * 9, MULTIPART, **LOST)
 
     assert answer.status_code == 408
     assert "broke off" in answer.content.decode()
