@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from accounts.audit_actions import ACTIONS
 from accounts.audit_filters import OUR_APPS
 from accounts.models import AuditEvent
-from accounts.seals import seal_of
+from accounts.seals import seal_of, waits_for_seal
 
 # Targets that have a page of their own, by its URL name; the others have theirs on the desk.
 PAGES = {"case": "case", "cellimage": "image", "batch": "batch", "modelversion": "model"}
@@ -67,8 +67,12 @@ def shown(value: object) -> str:
 
 
 def seal_in_words(event: AuditEvent) -> str:
-    number = seal_of(event)
-    return f"Sealed in block {number}" if number else "Waits for the next seal, which is made within a minute"
+    # First whether it waits: one that is sealed at this moment is found in its seal then.
+    if waits_for_seal(event):
+        return "Waits for the next seal, which is made within a minute"
+    if number := seal_of(event):
+        return f"Sealed in block {number}"
+    return "In none of the seals made next, and not waiting for one: run manage.py verify_audit, which reads all seals"
 
 
 def found_by_id(events: QuerySet[AuditEvent], text: str) -> QuerySet[AuditEvent]:

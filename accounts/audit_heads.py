@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from accounts.models import AuditSeal
 logger = structlog.get_logger(__name__)
 # More than a line ever has.
 LAST_BYTES = 4096
+AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,16 @@ def append_missing(file: IO[bytes]) -> None:
     if is_cut:
         # A crash while the last line was written: it stays, as half a line that says nothing.
         file.write(b"\n")
-    lines = b""
-    for number, mac, sealed_at in seals.iterator(chunk_size=1000):
-        lines += json.dumps({"number": number, "mac": mac, "sealed_at": sealed_at.isoformat()}).encode() + b"\n"
-        if len(lines) > 2**16:
-            file.write(lines)
-            lines = b""
-    file.write(lines)
+    # By number, and no iterator: outside a transaction PostgreSQL would make all rows at once.
+    written = -1
+    while some := list(seals.filter(number__gt=written)[:AT_ONCE]):
+        file.write(b"".join(line_of(*seal) for seal in some))
+        written = some[-1][0]
     os.fsync(file.fileno())
+
+
+def line_of(number: int, mac: str, sealed_at: datetime) -> bytes:
+    return json.dumps({"number": number, "mac": mac, "sealed_at": sealed_at.isoformat()}).encode() + b"\n"
 
 
 def last_head(file: IO[bytes]) -> tuple[Head | None, bool]:

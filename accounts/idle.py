@@ -34,7 +34,8 @@ class IdleSignOutMiddleware:
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or SESSION_KEY not in request.session:
             return self.get_response(request)
         now = time.time()
-        active_at = request.session.get(ACTIVE_AT, now)
+        # A session that was opened before there was such a note ends as well.
+        active_at = request.session.get(ACTIVE_AT, 0.0)
         if settings.IDLE_SECONDS and now - active_at > settings.IDLE_SECONDS:
             sign_out(request)
         elif ACTIVE_AT not in request.session or (is_activity(request) and now - active_at >= WRITE_EVERY_S):

@@ -16,17 +16,17 @@ OPEN_WITHOUT_SECOND_FACTOR = frozenset(
         "account_login",
         "account_logout",
         "account_inactive",
-        "account_reauthenticate",
-        "mfa_activate_totp",
         "mfa_authenticate",
         "mfa_reauthenticate",
-        "mfa_view_recovery_codes",
-        "mfa_download_recovery_codes",
         "about",
         "activity",
         "healthz",
         "readyz",
     }
+)
+# For whoever has none: where it is set up. Who has one shows it first, or the password alone would lead to its codes.
+SETTING_UP = frozenset(
+    {"account_reauthenticate", "mfa_activate_totp", "mfa_view_recovery_codes", "mfa_download_recovery_codes"}
 )
 
 
@@ -60,6 +60,8 @@ class SecondFactorMiddleware:
         if not isinstance(user, User) or (match is not None and match.view_name in OPEN_WITHOUT_SECOND_FACTOR):
             return None
         if not second_factor.is_required(user) or second_factor.was_shown(request):
+            return None
+        if match is not None and match.view_name in SETTING_UP and not second_factor.is_set_up(user):
             return None
         sentence = "Your role needs a second factor. Set it up on the pages first."
         if request.path.startswith("/api/"):

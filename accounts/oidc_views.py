@@ -68,7 +68,10 @@ def callback(request: HttpRequest) -> HttpResponse:
             code=request.GET["code"],
             redirect_uri=own_address(request),
         )
-        user = User.objects.filter(email__iexact=address).select_related("laboratory").first()
+        # Exactly, and not as a database compares: to some "ı" is an "i", and the provider's other user is ours.
+        user = User.objects.filter(email=address.lower()).select_related("laboratory").first()
+        if user is not None and not address.isascii() and user.email != address:
+            user = None
         if user is None or not user.is_active or user.role == Role.SERVICE:
             sentence = "There is no open account here for the address that you signed in with. Ask your administrator."
             raise AccountRefused("oidc_no_account", sentence)

@@ -29,6 +29,8 @@ BLOCK = 1000
 MOST_BLOCKS = 50
 # How far the clocks of two processes may be apart when a seal is looked for by its time.
 CLOCK_SKEW = timedelta(minutes=5)
+# How long after the first seal that could list an event it is looked for: a sealer that is behind has caught up then.
+LOOKED_THROUGH = timedelta(days=1)
 # Every column of an event, in the order in which `event_sha256` takes them.
 COLUMNS = (
     "id",
@@ -192,13 +194,21 @@ def oldest_unsealed_age() -> timedelta | None:
     return None if oldest is None else max(timezone.now() - oldest, timedelta())
 
 
+def waits_for_seal(event: AuditEvent) -> bool:
+    return AuditEventToSeal.objects.filter(pk=event.pk).exists()
+
+
 def seal_of(event: AuditEvent) -> int | None:
-    """The number of the seal that lists the event; None where none does yet."""
-    if AuditEventToSeal.objects.filter(pk=event.pk).exists():
-        return None
-    # The index on the time leads to the few seals that were made next; a list in JSON has no index of its own.
-    later = AuditSeal.objects.filter(sealed_at__gte=event.at - CLOCK_SKEW).order_by("sealed_at", "number")
-    listing = later.annotate(text=Cast("entries", models.TextField())).filter(text__contains=str(event.pk))
+    """The number of the seal that lists the event; None where none of those does that were made next.
+
+    Looked through are the seals up to a day after the first one that came after the event, however late that was: it
+    may be from before there were seals, or from when nobody sealed.
+    """
+    # The index on the time leads to those seals; a list in JSON has no index of its own.
+    seals = AuditSeal.objects.filter(sealed_at__gte=event.at - CLOCK_SKEW).order_by("sealed_at", "number")
+    if first := seals.filter(sealed_at__gt=event.at + CLOCK_SKEW).values_list("sealed_at", flat=True).first():
+        seals = seals.filter(sealed_at__lte=first + LOOKED_THROUGH)
+    listing = seals.annotate(text=Cast("entries", models.TextField())).filter(text__contains=str(event.pk))
     return listing.values_list("number", flat=True).first()
 
 
@@ -215,7 +225,10 @@ class StoredSeal:
 
 
 def stored_seals() -> Iterator[StoredSeal]:
-    """All seals in the order of their numbers, a few at a time."""
+    """All seals in the order of their numbers, a few at a time.
+
+    Read them inside one transaction: PostgreSQL would otherwise make all rows at once, and keep them.
+    """
     rows = AuditSeal.objects.order_by("number").annotate(text=Cast("entries", models.TextField()))
     columns = ("number", "sealed_at", "previous_mac", "mac", "key_id", "text")
     for number, sealed_at, previous_mac, mac, key_id, text in rows.values_list(*columns).iterator(chunk_size=50):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from allauth.account.authentication import get_authentication_records
+from allauth.account.authentication import AUTHENTICATION_METHODS_SESSION_KEY, get_authentication_records
 from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.db import transaction
@@ -56,6 +56,14 @@ def was_shown(request: HttpRequest) -> bool:
 def was_set_up(*, request: HttpRequest, user: User) -> None:
     """A code was right when the factor was set up: this session goes on with it, the others end."""
     request.session[SET_UP_BY] = str(user.pk)
+    end_other_sessions(actor=user, session_key=request.session.session_key)
+
+
+def was_turned_off(*, request: HttpRequest, user: User) -> None:
+    """What the factor had opened counts no longer: this session goes on without it, the others end."""
+    request.session.pop(SET_UP_BY, None)
+    kept = [record for record in get_authentication_records(request, user) if record["method"] != "mfa"]
+    request.session[AUTHENTICATION_METHODS_SESSION_KEY] = kept
     end_other_sessions(actor=user, session_key=request.session.session_key)
 
 

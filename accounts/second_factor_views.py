@@ -8,11 +8,13 @@ from django.http import HttpResponse
 from django.views.decorators.cache import never_cache
 
 from accounts import second_factor
+from accounts.code_forms import is_first_use
 
 
 class SetUpView(ActivateTOTPView):
     def form_valid(self, form: Any) -> HttpResponse:
         response: HttpResponse = super().form_valid(form)
+        is_first_use(self.request.user, form.cleaned_data["code"])
         second_factor.was_set_up(request=self.request, user=self.request.user)
         return response
 

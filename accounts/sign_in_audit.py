@@ -12,9 +12,11 @@ from allauth.mfa.signals import (
     authenticator_used,
 )
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.http import HttpRequest
 
 from accounts import audit
 from accounts.models import User
+from accounts.second_factor import was_turned_off
 
 
 def connect() -> None:
@@ -66,8 +68,12 @@ def record_second_factor_added(*, user: User, authenticator: Authenticator, **_:
     audit.record(action="second_factor_added", actor=user, target=user, kind=authenticator.type)
 
 
-def record_second_factor_turned_off(*, user: User, authenticator: Authenticator, **_: Any) -> None:
+def record_second_factor_turned_off(
+    *, request: HttpRequest, user: User, authenticator: Authenticator, **_: Any
+) -> None:
     audit.record(action="second_factor_turned_off", actor=user, target=user, kind=authenticator.type)
+    if authenticator.type == Authenticator.Type.TOTP:
+        was_turned_off(request=request, user=user)
 
 
 def record_recovery_codes_renewed(*, user: User, **_: Any) -> None:

@@ -4,7 +4,7 @@ Pictures bear random numbers that are made for this one export; what they are ma
 finished. Times are months. The pictures themselves are as they are stored, without any metadata.
 
 A slice appends finished entries to the file, and the last one the table and the directory: so a file that is cut back
-to an earlier slice is whole up to there.
+to an earlier slice is whole up to there. What was voided, removed or reviewed again meanwhile is taken out in the end.
 """
 
 import csv
@@ -15,7 +15,7 @@ import os
 import struct
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
@@ -23,13 +23,17 @@ from uuid import UUID
 from zlib import crc32
 
 from django.core.files.storage import default_storage
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from classifier.desk_filters import PICTURE_FILTERS, cleaned, narrowed
+from classifier.errors import InvalidInput
 from classifier.export_kinds import ExportWriter, Slice
 from classifier.models import CaseStatus, CellImage, Export, Verdict
 
 CHUNK = 200
+# What the last slice can read once more, and hash, in a small part of the time that a task has.
+MOST_PICTURES, MOST_BYTES = 20_000, 4 * 1024**3
 # The oldest date that a ZIP can say: the true one would tell when a picture came.
 NO_DATE = (1980, 1, 1, 0, 0, 0)
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
@@ -46,7 +50,8 @@ reviews.csv           a line a picture
 
 Numbers of images, cases and readers are random and belong to this file alone. `month` is when the picture came (UTC).
 `verdict` is the person's, `model_label` what the model said before (empty where it abstained), `confidence` and
-`probabilities` are fractions. Pictures that are void, or were removed under a retention rule, are left out.
+`probabilities` are fractions. Pictures that were void, removed under a retention rule, or reviewed again before this
+file was finished are left out.
 
 No name, number, date of a patient or free text is in here, and the pictures carry no metadata. Whoever holds the
 originals can still match them by their pixels, and a rare picture may be known to somebody: hand this on only to those
@@ -74,6 +79,17 @@ def total(export: Export) -> int:
     return int(pictures_of(export).count())
 
 
+def require_fits(export: Export) -> None:
+    """Raises InvalidInput (export_too_large)."""
+    size = pictures_of(export).aggregate(pictures=Count("pk"), bytes=Coalesce(Sum("stored_bytes"), 0))
+    if size["pictures"] > MOST_PICTURES or size["bytes"] > MOST_BYTES:
+        message = (
+            f"These are {size['pictures']:,} pictures with {size['bytes'] / 1024**3:.1f} GiB. One file holds "
+            f"{MOST_PICTURES:,} and {MOST_BYTES / 1024**3:.0f} GiB: ask for less, by cell type or days."
+        )
+        raise InvalidInput("export_too_large", message)
+
+
 def number_of(salt: str, what: str, key: object) -> str:
     """The random number of a thing in this export: 12 hexadecimal digits."""
     return hmac.digest(bytes.fromhex(salt), f"{what} {key}".encode(), "sha256").hex()[:12]
@@ -93,8 +109,7 @@ def write(export: Export, path: Path, ends: float) -> Slice:
                     return Slice(rows, position)
             if not chunk:
                 break
-    finish(export, path, salt)
-    return Slice(rows, None)
+    return Slice(rows - finish(export, path, salt), None)
 
 
 def pictures_after(export: Export, after: str | None) -> list[CellImage]:
@@ -130,20 +145,39 @@ def entry_of(name: str, crc: int, size: int) -> zipfile.ZipInfo:
     return entry
 
 
-def finish(export: Export, path: Path, salt: str) -> None:
-    """Add the table, the text and the directory."""
-    with path.open("rb") as archive:
-        entries = list(entries_in(archive))
-    with zipfile.ZipFile(path, "a" if entries else "w", zipfile.ZIP_DEFLATED) as archive:
-        # The entries are in the file; only its directory has not heard of them yet.
-        archive.filelist.extend(entries)
-        archive.NameToInfo.update({entry.filename: entry for entry in entries})
-        for name, text in ((TABLE, table_of(export, salt, set(archive.NameToInfo))), (README, ABOUT)):
-            entry = zipfile.ZipInfo(name, NO_DATE)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o600 << 16
-            archive.writestr(entry, text)
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
+def finish(export: Export, path: Path, salt: str) -> int:
+    """Take out what may be handed on no more, and add the table, the text and the directory.
+
+    Returns how many pictures were taken out.
+    """
+    lines = {str(line["file"]): line for line in (line_of(salt, row) for row in rows_of(export))}
+    with path.open("r+b") as file:
+        appended = list(entries_in(file))
+        entries = {entry.filename: entry for entry in appended if entry.filename in lines}
+        for entry in appended:
+            if entry.filename not in entries:
+                blank(file, entry)
+        # Not opened to be appended to: that looks for a directory at the end, and what stands there is a picture.
+        file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            # The entries are in the file; only its directory has not heard of them yet.
+            archive.filelist.extend(entries.values())
+            archive.NameToInfo.update(entries)
+            for name, text in ((TABLE, table_of(lines[name] for name in entries)), (README, ABOUT)):
+                entry = zipfile.ZipInfo(name, NO_DATE)
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o600 << 16
+                archive.writestr(entry, text)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(appended) - len(entries)
+
+
+def blank(archive: IO[bytes], entry: zipfile.ZipInfo) -> None:
+    """Overwrite a picture with noughts, its name too. The entry stays whole, and no directory names it."""
+    content = bytes(entry.file_size)
+    nameless = entry_of("0" * len(entry.filename), crc32(content), entry.file_size)
+    archive.seek(entry.header_offset)
+    archive.write(nameless.FileHeader(zip64=False) + content)
 
 
 def entries_in(archive: IO[bytes]) -> Iterator[zipfile.ZipInfo]:
@@ -157,13 +191,12 @@ def entries_in(archive: IO[bytes]) -> Iterator[zipfile.ZipInfo]:
         yield entry
 
 
-def table_of(export: Export, salt: str, names: set[str]) -> str:
-    """A line a picture that is in the archive, in the order of its random number."""
+def table_of(lines: Iterable[dict[str, object]]) -> str:
+    """A line a picture, in the order of their random numbers."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    lines = (line_of(salt, row) for row in rows_of(export).iterator(chunk_size=2000))
-    writer.writerows(sorted((line for line in lines if line["file"] in names), key=lambda line: str(line["image"])))
+    writer.writerows(sorted(lines, key=lambda line: str(line["image"])))
     return text.getvalue()
 
 
@@ -205,4 +238,4 @@ def line_of(salt: str, row: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-WRITER = ExportWriter("zip", clean, total, write)
+WRITER = ExportWriter("zip", clean, total, write, require_fits)

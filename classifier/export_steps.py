@@ -3,8 +3,9 @@
 The guarantees, and what gives each of them:
 - one file, never two: whoever finishes does so by an UPDATE guarded by the claim's token; the row names the one file;
 - a worker that dies loses one slice: its claim expires, and the next one goes on from the last slice that counts;
+  three in a row that come to nothing end the export;
 - a late worker harms nothing: who takes over a lost claim goes on in a file of its own, a copy of what counts;
-- a picture that somebody waits for is not delayed by more than a slice.
+- a picture that somebody waits for is not delayed by more than a slice; the last one hashes the file as well.
 """
 
 import os
@@ -64,7 +65,7 @@ def unheld_exports() -> QuerySet[Export]:
 
 
 def claim_export() -> Export | None:
-    """Take the next export. A claim that expired counts against it: three, and it is given up."""
+    """Take the next export. A claim that expired counts against it: three in a row, and it is given up."""
     found = unheld_exports().values_list("pk", "claim_token", "faults").first()
     if found is None:
         return None
@@ -138,6 +139,8 @@ def write_slice(export: Export) -> None:
             rows_written=rows,
             bytes_written=path.stat().st_size,
             position=written.position,
+            # Three in a row end it; a large one may be interrupted often.
+            faults=0,
             claim_token=None,
             claim_expires_at=None,
         )

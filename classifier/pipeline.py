@@ -31,6 +31,7 @@ from classifier.active_model import Signature, active_version, bundle_of, signat
 from classifier.batch_steps import finish_batches
 from classifier.machine_audit import record_classified, record_failed
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
+from classifier.querysets import CellImageQuerySet
 from classifier.services.notifications import notify_images_done
 from classifier.transitions import move
 from classifier.wakeup import send_wake_up
@@ -208,7 +209,7 @@ def complete_all(claim: Claim, version: ModelVersion, predicted: "list[tuple[Cel
 def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellImage, CellPrediction]]") -> None:
     """Move the images that are still held, and write predictions for exactly those that moved."""
     ours = CellImage.objects.filter(claim_token=claim.token, pk__in=[image.pk for image, _ in predicted])
-    held = set(ours.select_for_update().filter(status=ImageStatus.CLAIMED).values_list("pk", flat=True))
+    held = set(locked(ours.filter(status=ImageStatus.CLAIMED)))
     if lost := len(predicted) - len(held):
         logger.warning("claim_lost", images=lost)
     drawn = [image.pk for image, _ in predicted if image.has_thumbnail]
@@ -280,6 +281,14 @@ def as_row(image: CellImage, version: ModelVersion, prediction: "CellPrediction"
     )
 
 
+def locked(images: CellImageQuerySet) -> list[UUID]:
+    """Lock the rows, in the order in which a batch that is paused or cancelled locks them: so neither waits for ever.
+
+    A claim needs no order: it skips what somebody holds.
+    """
+    return list(images.order_by("pk").select_for_update().values_list("pk", flat=True))
+
+
 def move_held(claim: Claim, images: Sequence[CellImage], target: ImageStatus, **changes: Any) -> int:
     """Move images out of this claim; nothing happens to one that the claim no longer holds."""
     held = CellImage.objects.filter(claim_token=claim.token, pk__in=[image.pk for image in images])
@@ -305,8 +314,10 @@ def count_fault(claim: Claim, image: CellImage, code: str, error: Exception) -> 
         move_held(claim, [image], ImageStatus.QUEUED, faults=faults)
 
 
+@transaction.atomic
 def give_back(claim: Claim) -> None:
     """Put back whatever is still held, as if it had never been claimed."""
+    locked(CellImage.objects.filter(claim_token=claim.token, status=ImageStatus.CLAIMED))
     move_held(claim, claim.images, ImageStatus.QUEUED, attempts=F("attempts") - 1)
 
 
@@ -314,7 +325,7 @@ def give_back(claim: Claim) -> None:
 def fail_lost() -> list[CellImage]:
     """Fail the images whose worker was lost for the third time while it held nothing else, and return them."""
     expired = CellImage.objects.expired().filter(claimed_alone=True, faults__gte=MAX_FAULTS - 1)
-    lost = list(expired.select_for_update())
+    lost = list(expired.order_by("pk").select_for_update())
     move(
         expired.filter(pk__in=[image.pk for image in lost]),
         source=ImageStatus.CLAIMED,
@@ -328,6 +339,12 @@ def fail_lost() -> list[CellImage]:
     return lost
 
 
+@transaction.atomic
+def take_back(expired: CellImageQuerySet, **changes: Any) -> int:
+    held = locked(expired)
+    return move(expired.filter(pk__in=held), source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED, **changes)
+
+
 def sweep_expired_claims() -> int:
     """Take back the images of workers that are gone, and wake the workers that are there.
 
@@ -335,13 +352,8 @@ def sweep_expired_claims() -> int:
     """
     expired = CellImage.objects.expired()
     lost = fail_lost()
-    suspects = move(
-        expired.filter(claimed_alone=True),
-        source=ImageStatus.CLAIMED,
-        target=ImageStatus.QUEUED,
-        faults=F("faults") + 1,
-    )
-    others = move(expired, source=ImageStatus.CLAIMED, target=ImageStatus.QUEUED)
+    suspects = take_back(expired.filter(claimed_alone=True), faults=F("faults") + 1)
+    others = take_back(expired)
     notify_images_done(lost)
     if freed := len(lost) + suspects + others:
         worker_counts.count({("claims_expired",): freed})

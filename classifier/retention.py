@@ -60,19 +60,24 @@ def hold_of(case: Case) -> LegalHold | None:
     return newest if newest and newest.holds else None
 
 
-def due_pictures(laboratory_id: UUID, keep_days: int, now: datetime) -> QuerySet[CellImage]:
+def due_pictures(
+    laboratory_id: UUID, keep_days: int, now: datetime, case_id: UUID | None = None
+) -> QuerySet[CellImage]:
     """The images whose pictures a rule of so many days would remove now: of cases that were signed (the newest report
-    counts) or voided longer ago, and that are not on hold or being amended.
+    counts) or voided longer ago, and that are not on hold or being amended. With `case_id` only that case is looked at.
     """
     before = now - timedelta(days=keep_days)
     newest_report = Report.objects.filter(case=OuterRef("pk")).order_by("-version").values("signed_at")[:1]
+    own = Case.objects.filter(laboratory=laboratory_id, status__in=[*SIGNED, CaseStatus.VOID])
     cases = (
-        Case.objects.filter(laboratory=laboratory_id, status__in=[*SIGNED, CaseStatus.VOID])
+        (own.filter(pk=case_id) if case_id else own)
         .annotate(signed_at=Subquery(newest_report), hold=newest_hold("holds"))
         .filter(Q(status__in=SIGNED, signed_at__lt=before) | Q(status=CaseStatus.VOID, void__at__lt=before))
         .filter(Q(hold=None) | Q(hold=False))
     )
-    return CellImage.objects.filter(case__in=cases.values("pk"), status__in=SETTLED, removed_picture=None)
+    images = CellImage.objects.filter(case__in=cases.values("pk"), status__in=SETTLED, removed_picture=None)
+    # Both are narrowed: SQLite would look at every case for a condition on the images alone, and the other way round.
+    return images.filter(case=case_id) if case_id else images
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from django.core.files.storage import FileSystemStorage
-from django.db import InterfaceError, OperationalError
+from django.core.files.storage import FileSystemStorage, Storage
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils.deconstruct import deconstructible
 
 from classifier.errors import NO_ROOM, storage_full
@@ -34,6 +34,15 @@ def unstored_on_failure() -> Iterator[None]:
         stored_since.reset(token)
         for storage, name in [] if keep else stored:
             storage.delete(name)
+
+
+def delete_on_commit(storage: Storage, name: str) -> None:
+    """Delete a file that rows no longer name, once no transaction can take those rows back any more."""
+
+    def delete() -> None:
+        storage.delete(name)
+
+    transaction.on_commit(delete, robust=True)
 
 
 @deconstructible(path="classifier.storage.PrivateStorage")

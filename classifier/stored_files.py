@@ -27,6 +27,7 @@ logger = structlog.get_logger(__name__)
 # A file is written before its row, so a young one without a row may be an upload under way.
 ORPHAN_SECONDS = 3600
 AT_ONCE = 500
+IN_A_LIST = 100
 # Of the check that runs all the time, a little of it every few minutes.
 SLICE_SECONDS = 1.0
 OUTCOME = "storage-check"
@@ -169,6 +170,14 @@ def remove_orphans(findings: Findings) -> int:
     return len(names)
 
 
+def images_after(pk: UUID | None) -> Iterator[CellImage]:
+    """In lists: for an iterator outside a transaction PostgreSQL would first collect all that is left."""
+    rows = CellImage.objects.select_related("removed_picture").order_by("pk")
+    while some := list((rows.filter(pk__gt=pk) if pk else rows)[:IN_A_LIST]):
+        yield from some
+        pk = some[-1].pk
+
+
 def check_some() -> Findings:
     """Check the next images for about a second, round and round through all of them, and keep what was found.
 
@@ -176,13 +185,10 @@ def check_some() -> Findings:
     """
     before = cache.get(OUTCOME) or {}
     findings = Findings(missing=before.get("missing", []), altered=before.get("altered", []))
-    rows = CellImage.objects.select_related("removed_picture").order_by("pk")
-    if after := before.get("after"):
-        rows = rows.filter(pk__gt=UUID(after))
-    else:
+    if not (after := before.get("after")):
         findings = Findings()
     ends, last = time.monotonic() + SLICE_SECONDS, None
-    for image in rows.iterator(chunk_size=100):
+    for image in images_after(UUID(after) if after else None):
         check_images([image], findings, hashed=None, step=no_step)
         last = image.pk
         if time.monotonic() > ends:

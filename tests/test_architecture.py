@@ -39,7 +39,6 @@ BROAD_EXCEPTS = {
     ("classifier/heartbeat.py", "beat_for_ever"): "a worker that can work must stay visible",
     ("classifier/webhook_sending.py", "send_for_ever"): "whatever one look ran into, the next one may succeed",
     ("classifier/services/images.py", "store_image"): "removes the file of a row that was not written and raises again",
-    ("hematovision/backup/restoring.py", "restore"): "empties what was half restored and raises again",
     ("hematovision/backup/writing.py", "back_up"): "removes the half backup and raises again",
 }
 

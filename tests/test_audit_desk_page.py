@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts import audit
-from accounts.models import AuditEvent, User
+from accounts.models import AuditEvent, AuditEventToSeal, User
 from accounts.seals import seal_events
 from classifier.models import Case, CellImage
 
@@ -111,6 +111,19 @@ def test_event_links_to_what_it_is_about_and_says_where_it_is_sealed(
 
     seal_events()
     assert "Sealed in block 1" in client.get(address(event)).content.decode()
+
+
+def test_event_that_nobody_will_seal_does_not_say_that_it_waits(
+    sign_in: SignIn, auditor: User, technologist: User
+) -> None:
+    event = audit.record(action="tested", actor=technologist)
+    AuditEventToSeal.objects.filter(pk=event.pk).delete()
+    seal_events()
+
+    page = sign_in(auditor).get(address(event)).content.decode()
+
+    assert "Waits for the next seal" not in page
+    assert "In none of the seals made next, and not waiting for one: run manage.py verify_audit" in page
 
 
 def test_every_kind_of_target_is_shown(sign_in: SignIn, auditor: User, technologist: User, case: Case) -> None:

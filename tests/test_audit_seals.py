@@ -20,7 +20,15 @@ from accounts.audit_triggers import missing_triggers
 from accounts.audit_verification import Outcome, Sum, Verification, one_moment, verify
 from accounts.fact_triggers import install_fact_triggers
 from accounts.models import AuditEvent, AuditEventToSeal, AuditSeal, User
-from accounts.seals import COLUMNS, event_sha256, oldest_unsealed_age, seal_events, seal_of, stored_events
+from accounts.seals import (
+    COLUMNS,
+    event_sha256,
+    oldest_unsealed_age,
+    seal_events,
+    seal_of,
+    stored_events,
+    waits_for_seal,
+)
 
 EVENTS, SEALS, QUEUE = "accounts_auditevent", "accounts_auditseal", "accounts_auditeventtoseal"
 
@@ -84,7 +92,7 @@ def test_events_wait_in_a_queue_until_they_are_sealed(technologist: User) -> Non
     assert AuditEventToSeal.objects.count() == before + 1
     assert (age := oldest_unsealed_age()) is not None
     assert age < timedelta(minutes=1)
-    assert seal_of(event) is None
+    assert (waits_for_seal(event), seal_of(event)) == (True, None)
 
     assert seal_events() == before + 1
 
@@ -93,7 +101,7 @@ def test_events_wait_in_a_queue_until_they_are_sealed(technologist: User) -> Non
     assert str(event.pk) in dict(seal.entries)
     assert not AuditEventToSeal.objects.exists()
     assert oldest_unsealed_age() is None
-    assert seal_of(event) == 1
+    assert (waits_for_seal(event), seal_of(event)) == (False, 1)
 
 
 def test_each_seal_follows_the_one_before(trail: list[AuditEvent]) -> None:
@@ -102,6 +110,46 @@ def test_each_seal_follows_the_one_before(trail: list[AuditEvent]) -> None:
     assert (second.previous_mac, third.previous_mac) == (first.mac, second.mac)
     assert [seal_of(event) for event in trail] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert verify().exit_code == 0
+
+
+@pytest.mark.parametrize("idle", [timedelta(minutes=6), timedelta(days=400)])
+def test_event_is_found_in_its_seal_however_long_nobody_sealed(
+    idle: timedelta, trail: list[AuditEvent], technologist: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the seal before was made moments before the event, and after an upgrade that brought the seals."""
+    event = audit.record(action="tested", actor=technologist)
+    monkeypatch.setattr(seals, "BLOCK", 1)
+    audit.record(action="tested", actor=technologist)
+    late = timezone.now() + idle
+    monkeypatch.setattr(timezone, "now", lambda: late)
+    seal_events()
+
+    assert seal_of(event) in (4, 5)
+    assert verify().exit_code == 0
+
+
+def test_event_in_no_seal_is_looked_for_in_the_seals_of_a_day(trail: list[AuditEvent], technologist: User) -> None:
+    """What comes a day later costs nothing, however much that is."""
+    event = audit.record(action="tested", actor=technologist)
+    forge(f"DELETE FROM {QUEUE} WHERE event_id = %s", event.pk)
+    for number, later in ((4, timedelta(hours=1)), (5, timedelta(hours=24)), (6, timedelta(hours=26))):
+        sealed_at = event.at + later
+        AuditSeal(number=number, sealed_at=sealed_at, entries=[[str(event.pk), ""]] if number == 6 else []).save()
+
+    assert not waits_for_seal(event)
+    assert seal_of(event) is None
+
+
+def test_heads_that_the_file_lacks_are_read_a_few_at_a_time(
+    trail: list[AuditEvent], heads_file: Path, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    heads_file.unlink()
+    monkeypatch.setattr(audit_heads, "AT_ONCE", 2)
+
+    with django_assert_num_queries(3):
+        audit_heads.append_heads(heads_file)
+
+    assert [json.loads(line)["number"] for line in heads_file.read_text().splitlines()] == [1, 2, 3]
 
 
 def test_nothing_waits_nothing_is_sealed(trail: list[AuditEvent]) -> None:

@@ -12,19 +12,21 @@ import pytest
 from django.apps import apps
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from accounts.models import AuditEvent, User
 from classifier import services
-from classifier.models import Case, CellImage, ModelVersion, RemovedPicture, RetentionRule
-from hematovision.backup import rows
+from classifier.models import Batch, Case, CellImage, ModelVersion, RemovedPicture, RetentionRule
+from hematovision.backup import restoring, rows
 from hematovision.backup.errors import BackupRefused
-from hematovision.backup.folder import Manifest
+from hematovision.backup.folder import Hashes, Manifest, copy_file, files_below, hash_of
 from hematovision.backup.restoring import restore
 from hematovision.backup.writing import back_up
 from tests.conftest import PASSWORD
 from tests.factories import prediction_of
+from tests.handing_in import check_all, submitted
+from tests.zips import cells
 
 MakeImage = Callable[..., CellImage]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -163,6 +165,82 @@ def test_rows_that_do_not_come_out_as_they_went_in_leave_an_empty_instance(
     assert files(settings.MEDIA_ROOT) == {}
 
 
+@pytest.mark.parametrize("refusing", ["MODEL_BUNDLES", "AUDIT_HEADS_FILE"])
+def test_place_that_cannot_be_written_is_met_before_the_rows(
+    refusing: str, backup: Path, settings: Any, tmp_path: Path
+) -> None:
+    """Nothing was restored, as it says; the same command works once the place is mended."""
+    emptied(settings)
+    (backup / "audit-heads.jsonl").write_text("{}\n")
+    manifest_with_every_file(backup)
+    in_the_way = tmp_path / "in-the-way"
+    in_the_way.write_text("no folder")
+    settings.MODEL_BUNDLES, settings.AUDIT_HEADS_FILE = tmp_path / "models", tmp_path / "new" / "heads.jsonl"
+    mended = getattr(settings, refusing)
+    setattr(settings, refusing, in_the_way / "heads.jsonl")
+
+    with pytest.raises(CommandError, match="Nothing was restored"):
+        call_command("restore", str(backup), stdout=io.StringIO(), stderr=io.StringIO())
+    assert not User.objects.exists()
+    assert files(settings.MEDIA_ROOT) == files(tmp_path / "models") == {}
+
+    setattr(settings, refusing, mended)
+    restore(backup, io.StringIO())
+    assert User.objects.exists()
+    assert sorted(path.name for path in settings.MODEL_BUNDLES.iterdir()) == [
+        path.name for path in sorted((backup / "models").iterdir())
+    ]
+    assert settings.AUDIT_HEADS_FILE.read_text() == "{}\n"
+
+
+def test_rows_that_are_refused_leave_no_model_and_no_heads(
+    backup: Path, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied(settings)
+    (backup / "audit-heads.jsonl").write_text("{}\n")
+    manifest_with_every_file(backup)
+    settings.MODEL_BUNDLES, settings.AUDIT_HEADS_FILE = tmp_path / "models", tmp_path / "new" / "heads.jsonl"
+
+    def refused(*_: Any) -> None:
+        raise DatabaseError("no")
+
+    monkeypatch.setattr(restoring, "load", refused)
+    with pytest.raises(CommandError, match="Nothing was restored"):
+        call_command("restore", str(backup), stdout=io.StringIO(), stderr=io.StringIO())
+    assert files(settings.MEDIA_ROOT) == files(tmp_path / "models") == files(tmp_path / "new") == {}
+
+
+def test_what_fails_after_the_rows_are_there_does_not_say_that_they_are_not(
+    backup: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied(settings)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise DatabaseError("disk is full")
+
+    monkeypatch.setattr(restoring, "call_command", refused)
+    with pytest.raises(CommandError, match="All rows and files are restored, but") as error:
+        call_command("restore", str(backup), stdout=io.StringIO(), stderr=io.StringIO())
+
+    assert "disk is full" in str(error.value)
+    assert "Nothing was restored" not in str(error.value)
+    assert User.objects.exists()
+    assert len(files(settings.MEDIA_ROOT)) == 4
+
+
+def manifest_with_every_file(backup: Path) -> None:
+    """As if what lies in the folder now had been written when the backup was made."""
+    manifest = Manifest.read(backup)
+    hashes = Hashes(backup)
+    for path in files_below(backup):
+        if path.name not in ("manifest.json", "files.sha256"):
+            hashes.add(path, hash_of(path))
+    for name in ("manifest.json", "files.sha256"):
+        (backup / name).unlink()
+    manifest.files, manifest.files_sha256 = len(hashes.lines), hashes.write()
+    manifest.write(backup)
+
+
 def test_backup_of_a_newer_version_is_named_and_refused(backup: Path, settings: Any) -> None:
     emptied(settings)
     manifest = Manifest.read(backup)
@@ -219,6 +297,43 @@ def test_picture_that_was_removed_by_rule_is_not_missed(filled: Case, lab_admin:
     )
     RemovedPicture.objects.create(image=image, rule=rule)
     Path(image.file.path).unlink()
+
+    assert back_up(tmp_path / "backup", io.StringIO()).unsound == []
+
+
+@pytest.mark.parametrize("meanwhile", ["copied", "checked"])
+def test_archive_that_is_checked_while_files_are_copied_is_copied_before_or_missed(
+    meanwhile: str, technologist: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_image: MakeImage
+) -> None:
+    """Its pictures become images after the snapshot: without the archive they are nowhere in the backup."""
+    make_image()
+    name = str(submitted(technologist, cells(1)).archive.name)
+
+    def copied(source: Path, target: Path) -> str:
+        if (meanwhile == "checked") or not source.match("archives/*/*"):
+            check_all()
+        return copy_file(source, target)
+
+    monkeypatch.setattr("hematovision.backup.writing.copy_file", copied)
+    out = io.StringIO()
+    if meanwhile == "copied":
+        call_command("backup", str(tmp_path / "backup"), stdout=out, stderr=out)
+        assert (tmp_path / "backup" / "media" / name).exists()
+    else:
+        with pytest.raises(CommandError, match="1 files were missing or altered") as error:
+            call_command("backup", str(tmp_path / "backup"), stdout=out, stderr=out)
+        assert error.value.returncode == 3
+        assert f"missing: {name}" in out.getvalue()
+        assert "take another one" in out.getvalue()
+    assert not Batch.objects.unchecked().exists()
+
+
+def test_archive_of_a_checked_batch_is_not_missed(technologist: User, tmp_path: Path) -> None:
+    """A worker that dies between the end of the check and the deletion leaves the name in the row."""
+    batch = submitted(technologist, cells(1))
+    name = batch.archive.name
+    check_all()
+    Batch.objects.filter(pk=batch.pk).update(archive=name)
 
     assert back_up(tmp_path / "backup", io.StringIO()).unsound == []
 

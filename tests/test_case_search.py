@@ -120,5 +120,5 @@ def test_queries_of_the_search_do_not_grow_with_what_it_finds(
     client = sign_in(reader)
 
     # Session, user, cases, tallies, settings, the laboratory's name, the bell.
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(6):
         assert len(search(client, "A-").context["rows"]) == 12

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,72 @@ def test_picture_that_is_gone_is_left_out_of_table_and_archive(reviewed: list[Ce
     Path(reviewed[0].file.path).unlink()
     export, archive = written(auditor)
     assert export.rows_written == len(table_in(archive)) == 2
+
+
+def test_picture_that_ends_like_an_archive_harms_none(reviewed: list[CellImage], auditor: User) -> None:
+    for image in reviewed:
+        Path(image.file.path).write_bytes(b"picture" * 10 + b"PK\x05\x06" + bytes(18))
+    _, archive = written(auditor)
+    assert archive.testzip() is None
+    assert len(table_in(archive)) == 3
+
+
+@pytest.mark.parametrize("act", ["void", "remove", "review again", "void the case"])
+def test_picture_that_may_go_out_no_more_is_taken_out_while_it_is_written(
+    act: str,
+    reviewed: list[CellImage],
+    auditor: User,
+    reader: User,
+    case_with_secrets: Case,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export_steps, "SLICE_SECONDS", -1)
+    contents = [bytes([number]) * 5000 for number in range(1, 4)]
+    for image, content in zip(reviewed, contents, strict=True):
+        Path(image.file.path).write_bytes(content)
+    export = services.request_export(actor=auditor, kind="de_identified", filters={})
+    for _ in reviewed:
+        export_steps.continue_export()
+    if act == "void":
+        services.void_image(actor=reader, image=reviewed[0], reason="Smudged")
+    elif act == "remove":
+        RemovedPicture.objects.create(image=reviewed[0], rule=RetentionRule.objects.get())
+    elif act == "review again":
+        services.review_image(actor=reader, image=reviewed[0], verdict="CORRECTED", final_label="eosinophil")
+    else:
+        services.void_case(actor=reader, case=case_with_secrets, reason="Wrong patient")
+    left = 0 if act == "void the case" else 2
+    export_steps.continue_export()
+
+    export.refresh_from_db()
+    path = Path(default_storage.path(str(export.file.name)))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        rows = table_in(archive)
+        assert {row["file"] for row in rows} == {name for name in archive.namelist() if "/" in name}
+    assert (len(rows), export.rows_written, export.rows_total) == (left, left, left)
+    # Its bytes are nowhere in the file, either.
+    assert [content in path.read_bytes() for content in contents] == [False, bool(left), bool(left)]
+    # Entries that no directory names can be walked over as before.
+    with path.open("rb") as file:
+        walked = list(islice(de_identified.entries_in(file), 3))
+    assert [entry.filename.strip("0") != "" for entry in walked].count(True) == left
+
+
+@pytest.mark.parametrize("limit", ["MOST_PICTURES", "MOST_BYTES"])
+def test_more_than_one_file_may_hold_is_refused(
+    limit: str, reviewed: list[CellImage], auditor: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = {"MOST_PICTURES": 3, "MOST_BYTES": sum(image.stored_bytes for image in reviewed)}[limit]
+    monkeypatch.setattr(de_identified, limit, size - 1)
+    with pytest.raises(InvalidInput) as refused:
+        services.request_export(actor=auditor, kind="de_identified", filters={})
+    assert refused.value.code == "export_too_large"
+    assert "cell type or days" in refused.value.message
+    assert not Export.objects.exists()
+    services.request_export(actor=auditor, kind="de_identified", filters={"cell_type": ["monocyte"]})
+    monkeypatch.setattr(de_identified, limit, size)
+    services.request_export(actor=auditor, kind="de_identified", filters={})
 
 
 def test_auditor_asks_for_it_on_the_page_of_exports(reviewed: list[CellImage], auditor: User, sign_in: SignIn) -> None:

@@ -131,7 +131,7 @@ def test_api_costs_a_fixed_number_of_queries(
     classified(neutrophil=3, lymphocyte=2)
     client = api(reader)
     url = reverse("api-case-differential", args=[case.pk])
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         assert client.get(url).status_code == 200
 
 

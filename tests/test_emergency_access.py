@@ -305,7 +305,8 @@ def test_reader_opens_a_case_by_the_form_and_both_laboratories_know(
     assert timedelta(minutes=59) < access.expires_at - timezone.now() <= timedelta(hours=1)
     events = AuditEvent.objects.filter(action="emergency_access_opened")
     assert {event.laboratory_id for event in events} == {stranger.laboratory_id, case.laboratory_id}
-    assert {(event.actor, event.target_id) for event in events} == {(stranger, str(access.pk))}
+    assert {(event.actor, event.target_id) for event in events} == {(stranger, str(case.pk))}
+    assert all(event.facts["emergency"] == str(access.pk) for event in events)
     told = Notification.objects.filter(case=case, kind="emergency_access")
     assert {each.user for each in told} == {auditor, lab_admin}
     assert sorted(address for each in mail.outbox for address in each.to) == [lab_admin.email, auditor.email]

@@ -190,6 +190,45 @@ def test_kept_answers_forget_it(technologist: User, lab_admin: User, api: Callab
     assert (again.status_code, Case.objects.filter(accession_number="A-78").count()) == (409, 1)
 
 
+@pytest.mark.parametrize("pseudonym", ["id", 'P"\\\u2028é', "Open"])
+def test_kept_answers_of_others_are_not_forgotten(
+    pseudonym: str, technologist: User, stranger: User, lab_admin: User, api: Callable[..., APIClient]
+) -> None:
+    clients = {actor: api(actor) for actor in (technologist, stranger)}
+
+    def ask(actor: User, key: str, given: str) -> Any:
+        body = {"patient_pseudonym": given, "specimen": pseudonym, "accession_number": f"A-{key}"}
+        return clients[actor].post(reverse("api-cases"), body, headers={"Idempotency-Key": key})
+
+    asked = {
+        "theirs": (stranger, "theirs", pseudonym),
+        "another": (technologist, "another", "P-1"),
+        "other letters": (technologist, "letters", pseudonym.swapcase()),
+    }
+    for each in asked.values():
+        assert ask(*each).status_code == 201
+    assert ask(technologist, "own", pseudonym).status_code == 201
+
+    erase(lab_admin, pseudonym=pseudonym)
+
+    assert {name: ask(*each).status_code for name, each in asked.items()} == dict.fromkeys(asked, 201)
+    assert ask(technologist, "own", pseudonym).status_code == 409
+    assert IdempotentRequest.objects.filter(body="").count() == 1
+
+
+def test_answers_that_list_cases_forget_it_too(
+    technologist: User, lab_admin: User, api: Callable[..., APIClient]
+) -> None:
+    case = services.open_case(actor=technologist, accession_number="A-79", patient_pseudonym=PSEUDONYM)
+    found = api(technologist).post(
+        reverse("api-case-search"), {"accession_number": "A-79"}, headers={"Idempotency-Key": "k-2"}
+    )
+    assert found.json()["results"][0]["id"] == str(case.pk)
+    assert PSEUDONYM in IdempotentRequest.objects.get().body
+    erase(lab_admin)
+    assert IdempotentRequest.objects.get().body == ""
+
+
 def test_report_that_is_signed_after_an_erasure_has_none(
     signed: Report, lab_admin: User, reader: User, sign_in: SignIn
 ) -> None:

@@ -424,7 +424,7 @@ def test_lost_claim_is_taken_up_where_it_counts_and_the_late_worker_changes_noth
 
     assert export_steps.continue_export()
     went_on = Export.objects.get()
-    assert (went_on.faults, went_on.rows_written) == (1, 14)
+    assert (went_on.faults, went_on.rows_written) == (0, 14)
     assert went_on.file.name != late.file.name
     export_steps.begin_slice(late, lost=False)
     export_steps.write_slice(late)
@@ -470,6 +470,23 @@ def test_writer_that_fails_three_times_ends_with_a_sentence(
     export.refresh_from_db()
     assert (export.state, export.failure_code) == (ExportState.FAILED, "export_failed")
     assert "given up" in sign_in(auditor).get(reverse("exports")).content.decode()
+
+
+def test_interrupted_now_and_then_it_is_finished_all_the_same(
+    auditor: User, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events(laboratory, auditor, 40)
+    one_chunk_a_slice(monkeypatch)
+    export = services.request_export(actor=auditor, kind="audit_events", filters={"action": ["case_opened"]})
+
+    for _ in range(4):
+        assert export_steps.continue_export()
+        assert export_steps.claim_export()
+        Export.objects.update(claim_expires_at=Now() - timedelta(seconds=1))
+    write_all()
+
+    export.refresh_from_db()
+    assert len(lines(export)) == 40
 
 
 def test_image_that_somebody_waits_for_goes_first(

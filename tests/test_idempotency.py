@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from accounts.models import AuditEvent, Laboratory, User
 from accounts.roles import Role, Verb
-from classifier import services, tasks
+from classifier import services, tasks, thumbnails
 from classifier.api import idempotency
 from classifier.api.idempotency import honour_keys
 from classifier.errors import Conflict
@@ -399,6 +399,27 @@ def test_effect_that_is_undone_after_its_handler_leaves_no_file(
     monkeypatch.undo()
     assert send().status_code == 202
     assert len(stored_files(settings)) == 1
+
+
+def test_picture_that_is_given_back_and_undone_leaves_the_image_as_it_was(
+    api: Api, make_image: Callable[..., CellImage], technologist: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_image("failed", content=jpeg_of_cell(1), failure_code="unreadable_image")
+    thumbnails.store(image, b"thumbnail")
+    before = stored_files(settings)
+
+    def lost(*_: Any) -> bool:
+        raise Conflict("in_progress", "Another request with the same key has taken over.")
+
+    monkeypatch.setattr(idempotency, "keep", lost)
+    body = {"file": SimpleUploadedFile("cell.jpg", jpeg_of_cell(1))}
+    url = f"/api/v1/cases/{image.case_id}/images/"
+    assert api(technologist).post(url, body, format="multipart", headers=KEY).status_code == 409
+
+    image.refresh_from_db()
+    assert image.status == "failed"
+    assert stored_files(settings) == before
+    assert Path(image.file.path) in before
 
 
 def test_files_stay_where_nobody_knows_whether_their_rows_do(

@@ -109,6 +109,17 @@ def test_unknown_address_makes_no_account(issuer: Issuer, reader: User) -> None:
     assert not is_signed_in(client)
 
 
+def test_look_alike_address_is_another_one(issuer: Issuer, reader: User) -> None:
+    """PostgreSQL makes the same capital of "i" and of the Turkish one without a dot."""
+    User.objects.filter(pk=reader.pk).update(email="istvan@north.example")
+    issuer.email = "\u0131stvan@north.example"
+
+    client, answer = come_back(issuer)
+
+    assert refused_for(answer) == "oidc_no_account"
+    assert not is_signed_in(client)
+
+
 @pytest.mark.parametrize("change", [{"is_active": False}, {"role": Role.SERVICE}])
 def test_closed_and_service_accounts_stay_out(change: dict[str, Any], issuer: Issuer, reader: User) -> None:
     User.objects.filter(pk=reader.pk).update(**change)

@@ -337,6 +337,7 @@ def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
     make_image: MakeImage,
     model_version: ModelVersion,
     settings: Any,
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     content = jpeg_of_cell(77)
     image = make_image("failed", content=content, failure_code=code)
@@ -346,7 +347,9 @@ def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
         Path(image.file.path).write_bytes(b"lost")
 
     url = reverse("upload-to-case", args=[image.case_id])
-    response = sign_in(technologist).post(url, {"file": SimpleUploadedFile("again.jpg", content)}, headers=FRAGMENT)
+    again = SimpleUploadedFile("again.jpg", content)
+    with django_capture_on_commit_callbacks(execute=True):
+        response = sign_in(technologist).post(url, {"file": again}, headers=FRAGMENT)
     pipeline.classify_queued()
 
     assert response.status_code == 200

@@ -15,6 +15,7 @@ from django.utils import timezone
 from classifier import pipeline
 from classifier.errors import FAILURES, InvalidTransition
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority, Review
+from classifier.querysets import CellImageQuerySet
 from classifier.transitions import TRANSITIONS, move
 from ml.errors import ModelUnavailable, UnreadableImage
 from tests.factories import prediction_of
@@ -439,3 +440,28 @@ def test_every_failure_code_has_a_sentence_that_says_what_to_do() -> None:
     for sentence in FAILURES.values():
         assert sentence.endswith(".")
         assert "Classify it by hand" in sentence or "Upload" in sentence
+
+
+def test_rows_are_locked_in_the_order_in_which_a_paused_batch_locks_them(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever locks several images does it by their ids; two who didn't could wait for each other for ever."""
+    orders: list[tuple[Any, ...]] = []
+    lock = CellImageQuerySet.select_for_update
+
+    def noted(images: CellImageQuerySet, **options: Any) -> CellImageQuerySet:
+        if not options.get("skip_locked"):
+            orders.append(tuple(images.query.order_by))
+        return lock(images, **options)
+
+    monkeypatch.setattr(CellImageQuerySet, "select_for_update", noted)
+    for _ in range(3):
+        make_image()
+
+    pipeline.give_back(pipeline.claim_batch(3))
+    assert orders == [("pk",)]
+    assert pipeline.classify_queued() == 3
+    assert orders == [("pk",)] * 2
+    make_image("claimed", claim_expires_at=timezone.now() - timedelta(hours=1))
+    assert pipeline.sweep_expired_claims() == 1
+    assert orders == [("pk",)] * 5

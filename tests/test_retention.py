@@ -1,6 +1,7 @@
 """How long pictures are kept: the rule, the hold, the removal by the machine, and what is shown afterwards."""
 
 import io
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.core.management import call_command
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
+from structlog.testing import capture_logs
 
 from accounts.models import AuditEvent, User
-from classifier import services, stored_files, thumbnails
+from classifier import retention_steps, services, stored_files, thumbnails
 from classifier.errors import Gone, HematoVisionError
 from classifier.models import Case, CellImage, RemovedPicture, RetentionRule
 from classifier.retention import due_pictures, hold_of, rule_of
@@ -73,6 +77,72 @@ def test_picture_of_a_signed_case_goes_when_its_days_are_over_and_not_before(
     signed.refresh_from_db()
     assert signed.current_review is not None
     assert signed.removed_picture.rule == rule
+
+
+def test_due_cases_are_looked_for_once_and_not_again_for_each(
+    signed: CellImage, make_image: MakeImage, technologist: User, reader: User, rule: RetentionRule, swept: Any
+) -> None:
+    for _ in range(2):
+        case = services.open_case(actor=technologist)
+        make_image("classified", case=case)
+        services.void_case(actor=reader, case=case, reason="Wrong patient")
+    with CaptureQueriesContext(connection) as queries:
+        assert swept(31) == 3
+    assert len([query for query in queries if "GROUP BY" in query["sql"]]) == 1
+
+
+def test_large_case_and_many_cases_go_in_lists(
+    make_image: MakeImage, technologist: User, reader: User, rule: RetentionRule, swept: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(retention_steps, "AT_ONCE", 2)
+    monkeypatch.setattr(retention_steps, "CASES", 1)
+    for pictures in (5, 1):
+        case = services.open_case(actor=technologist)
+        for _ in range(pictures):
+            make_image("classified", case=case)
+        services.void_case(actor=reader, case=case, reason="Wrong patient")
+    assert swept(31) == 6
+
+
+def test_what_is_left_when_the_time_is_over_is_said_and_goes_next(
+    signed: CellImage,
+    make_image: MakeImage,
+    technologist: User,
+    reader: User,
+    rule: RetentionRule,
+    swept: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = services.open_case(actor=technologist)
+    make_image("classified", case=case)
+    services.void_case(actor=reader, case=case, reason="Wrong patient")
+    monkeypatch.setattr(retention_steps, "SLICE_SECONDS", -0.001)
+    with capture_logs() as logs:
+        assert swept(31) == 1
+    assert "pictures_still_due" in {line["event"] for line in logs}
+    with capture_logs() as logs:
+        assert swept(31) == 1
+    assert "pictures_still_due" not in {line["event"] for line in logs}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rule_that_is_being_set_stops_the_removal(signed: CellImage, rule: RetentionRule, lab_admin: User) -> None:
+    """The removal waits for it on another connection, and then removes nothing."""
+    later, removed = timezone.now() + timedelta(days=31), []
+
+    def remove() -> None:
+        removed.append(retention_steps.remove_pictures_of(signed.case_id, rule, later))
+        connection.close()
+
+    other = threading.Thread(target=remove)
+    with transaction.atomic():
+        services.set_retention_rule(actor=lab_admin, keep_days=None, reason="Stop", seen=0)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+    other.join()
+    assert removed == [0]
+    assert Path(signed.file.path).exists()
 
 
 def test_rule_removes_nothing_on_its_first_day(

@@ -124,7 +124,37 @@ def test_code_opens_once(reader: User) -> None:
     assert "was used before" in type_code(second, code).content.decode()
     # allauth would take it again once its own note has run out, as long as the step after is tolerated.
     cache.delete(f"allauth.mfa.totp.used?user={reader.pk}&code={code}")
-    assert "was used before" in type_code(second, code).content.decode()
+    for typed in (code, f"{code[:3]}-{code[3:]}", f"{code[:3]}.{code[3:]}", f" {code} "):
+        assert type_code(second, typed).status_code == 200, "it opens once, however it is typed"
+    assert "second_factor_failed" in actions()
+
+
+def test_code_that_set_it_up_opens_no_session(reader: User) -> None:
+    client, _ = sign_in_by_form(reader)
+    code = code_of(set_up(client))
+
+    answer = type_code(sign_in_by_form(reader)[0], code)
+
+    assert answer.status_code == 200
+
+
+def test_factor_that_was_turned_off_satisfies_no_later_policy(reader: User) -> None:
+    client, _ = sign_in_by_form(reader)
+    set_up(client)
+    assert client.post(reverse("mfa_deactivate_totp")).status_code == 302
+    Laboratory.objects.update(requires_second_factor=True)
+
+    assert client.get(reverse("home"))["Location"] == reverse("mfa_activate_totp")
+
+
+def test_password_alone_leads_to_no_recovery_codes_of_somebody_who_has_a_factor(reader: User, sign_in: SignIn) -> None:
+    client, _ = sign_in_by_form(reader)
+    set_up(client)
+    Laboratory.objects.update(requires_second_factor=True)
+    without = sign_in(reader)
+
+    for page in ("mfa_view_recovery_codes", "mfa_download_recovery_codes", "account_reauthenticate"):
+        assert without.get(reverse(page))["Location"] == reverse("mfa_reauthenticate")
 
 
 def test_recovery_code_opens_once_and_is_counted(reader: User) -> None:

@@ -13,6 +13,8 @@ from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import AuditEvent
 from classifier import stored_files
@@ -83,6 +85,19 @@ def test_file_that_no_row_names_is_listed_after_an_hour_and_removed_when_asked(m
         "files": 1,
         "ids": ["0b7ad3a8-9b3c-4a53-9f5e-6f0ac0f0a001"],
     }
+
+
+def test_steady_check_reads_short_lists(make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PostgreSQL would collect for an iterator is as long as the table."""
+    cache.clear()
+    for _ in range(3):
+        make_image()
+    monkeypatch.setattr(stored_files, "IN_A_LIST", 2)
+    with CaptureQueriesContext(connection) as queries:
+        assert stored_files.check_some().images == 3
+    read = [query["sql"] for query in queries if 'FROM "classifier_cellimage"' in query["sql"]]
+    assert [sql.endswith("LIMIT 2") for sql in read if "ORDER BY" in sql] == [True] * 3
+    cache.clear()
 
 
 def test_steady_check_goes_round_through_all_images_and_keeps_what_it_found(

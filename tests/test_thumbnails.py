@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 from PIL import Image
 
 from accounts.models import User
-from classifier import pipeline, thumbnails
+from classifier import pipeline, services, thumbnails
 from classifier.models import CellImage, ModelVersion
 from tests.factories import prediction_of
 from tests.pictures import drawn_cell, encoded, jpeg_of_cell
@@ -48,6 +49,32 @@ def test_worker_makes_a_small_picture_under_a_name_of_ids(thumbnail: CellImage) 
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.name == f"{thumbnail.pk}.webp"
     assert str(thumbnail.case.laboratory_id) in str(path)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_image_that_gets_its_picture_back_leaves_no_thumbnail_behind(
+    is_gone: bool,
+    thumbnail: CellImage,
+    technologist: User,
+    settings: Any,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    CellImage.objects.filter(pk=thumbnail.pk).update(status="failed", failure_code="stored_file_altered")
+    if is_gone:
+        Path(thumbnail.file.path).unlink()
+    again = SimpleUploadedFile("again.jpg", jpeg_of_cell(3, (360, 363)))
+
+    with django_capture_on_commit_callbacks(execute=True):
+        image, is_new = services.add_image(actor=technologist, case=thumbnail.case, upload=again)
+
+    assert (image, is_new, image.status) == (thumbnail, False, "queued")
+    # Under a new name there is none until the worker draws it.
+    assert image.has_thumbnail == stored(image).exists() == is_gone
+    pipeline.classify_queued()
+    image.refresh_from_db()
+    assert image.has_thumbnail
+    files = {path for path in Path(settings.MEDIA_ROOT).rglob("*") if path.is_file()}
+    assert files == {Path(image.file.path), stored(image)}
 
 
 def test_photograph_of_many_megapixels_is_decoded_only_once(

@@ -26,7 +26,7 @@ from classifier.services.images import add_image, add_image_to_quick_case, reque
 from classifier.services.laboratory import save_laboratory_settings
 from classifier.services.notifications import mark_all_read, mark_read
 from classifier.services.reports import amend_report, release_report
-from classifier.services.rereads import close_reread, draw_reread, read_blind
+from classifier.services.rereads import close_read_reread, close_reread, draw_reread, read_blind
 from classifier.services.retention import erase_pseudonym, lift_hold, place_hold, set_retention_rule
 from classifier.services.reviews import review_image
 from classifier.services.trials import may_try, try_model
@@ -49,6 +49,7 @@ __all__ = [
     "cancel_batch",
     "change_case",
     "close_folder_batch",
+    "close_read_reread",
     "close_reread",
     "draw_reread",
     "erase_pseudonym",

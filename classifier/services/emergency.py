@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 from django.core.mail import EmailMessage, get_connection
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from accounts import audit
@@ -53,7 +54,12 @@ def open_emergency_access(
         access = EmergencyAccess(case=case, user=actor, reason=reason, expires_at=timezone.now() + ACCESS_LASTS)
         access.save(force_insert=True)
         record_in_both(
-            action="emergency_access_opened", actor=actor, other=case.laboratory, target=access, case=str(case.pk)
+            action="emergency_access_opened",
+            actor=actor,
+            other=case.laboratory,
+            target=case,
+            case=str(case.pk),
+            emergency=str(access.pk),
         )
         told = people_to_tell(case.laboratory)
         for person in told:
@@ -79,11 +85,12 @@ def found_case(actor: User, laboratory: str, accession_number: str) -> Case:
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=actor.pk)
         require_tries_left(actor)
-        cases = Case.objects.select_related("laboratory")
-        case = cases.filter(laboratory__name__iexact=laboratory, accession_number__iexact=accession_number).first()
+        named = Laboratory.objects.filter(name__iexact=laboratory).first()
+        # As the unique index has it: any other way of ignoring case reads all cases of the laboratory.
+        cases = Case.objects.select_related("laboratory").alias(number=Lower("accession_number"))
+        case = cases.filter(laboratory=named, number=Lower(Value(accession_number))).first() if named else None
         if case is None:
-            named = Laboratory.objects.filter(name__iexact=laboratory).first()
-            record_in_both(action=REFUSED, actor=actor, other=named)
+            record_in_both(action=REFUSED, actor=actor, other=named, code="no_such_case")
     if case is None:
         raise InvalidInput("no_such_case", NO_SUCH_CASE)
     return case

@@ -22,7 +22,7 @@ MOST_WAITING = 5
 def request_export(*, actor: User, kind: str, filters: Mapping[str, Sequence[str]]) -> Export:
     """Ask the workers to write the table of `kind` that `filters` leave; the same wish that still waits is that one.
 
-    Raises NotAllowed; InvalidInput (unknown_export, unknown_filter); Conflict (too_many_exports).
+    Raises NotAllowed; InvalidInput (unknown_export, unknown_filter, export_too_large); Conflict (too_many_exports).
     """
     require(actor, Verb.AUDIT)
     if kind not in WRITERS:
@@ -37,6 +37,7 @@ def request_export(*, actor: User, kind: str, filters: Mapping[str, Sequence[str
         raise Conflict("too_many_exports", message)
     assert actor.laboratory  # noqa: S101 - who may audit has one
     made = Export.objects.create(laboratory=actor.laboratory, kind=kind, filters=kept, requested_by=actor)
+    WRITERS[kind].require_fits(made)
     audit.record(action="export_requested", actor=actor, target=made, kind=kind, filters=kept)
     wake_workers()
     return made

@@ -14,12 +14,14 @@ from django.utils import timezone
 from accounts import audit
 from accounts.models import User
 from accounts.roles import Verb
+from classifier import thumbnails
 from classifier.errors import Conflict, InvalidTransition, Unavailable
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Priority, Void
 from classifier.retention import require_kept
 from classifier.services.cases import open_quick_case
 from classifier.services.permission import held_open, require, require_editable, required_reason
 from classifier.services.room import require_room
+from classifier.storage import delete_on_commit
 from classifier.transitions import move
 from classifier.uploads import AcceptedUpload, accept_upload, shown_name
 from classifier.wakeup import wake_workers
@@ -113,9 +115,14 @@ def held_back(batch: Batch | None) -> bool:
 
 
 def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) -> None:
-    """Give a failed image its picture back and queue it again: what its failure asked the sender for."""
-    lost = image.file.name
+    """Give a failed image its picture back and queue it again: what its failure asked the sender for.
+
+    The new file has a name of its own while the old one is there; its thumbnail is then drawn anew, under that name.
+    """
+    lost, lost_thumbnail = str(image.file.name), thumbnails.path_of(image)
     image.file.save(f"original.{accepted.extension}", ContentFile(accepted.content), save=False)
+    left = {lost, lost_thumbnail} - {str(image.file.name), thumbnails.path_of(image)}
+    changes = {"has_thumbnail": False} if lost_thumbnail in left else {}
     with transaction.atomic():
         moved = move(
             CellImage.objects.filter(pk=image.pk, failure_code__in=MENDED_BY_UPLOAD),
@@ -126,14 +133,17 @@ def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) ->
             stored_sha256=accepted.stored_sha256,
             stored_bytes=len(accepted.content),
             failure_code="",
+            **changes,
             **fresh_try(),
         )
         if moved:
             audit.record(action="image_restored", actor=actor, target=image)
             wake_workers()
-    # A file that was gone is stored again under its own name: then there is nothing to clear away.
-    if lost != image.file.name:
-        image.file.storage.delete(str(lost if moved else image.file.name))
+            for name in left:
+                delete_on_commit(image.file.storage, name)
+    # A file that was gone is stored again under its own name, which the row may still have.
+    if not moved and image.file.name != lost:
+        image.file.storage.delete(str(image.file.name))
     image.refresh_from_db()
 
 

@@ -49,13 +49,16 @@ def draw_reread(
     if share_percent is not None and not 0 < share_percent <= 100:
         raise InvalidInput("share_out_of_range", "A share is above 0 and at most 100 percent.")
     images = drawable(reader, reviewed_from, reviewed_to)
-    found: dict[UUID, UUID] = dict(images.values_list("pk", "current_review_id").iterator())
-    if not found:
+    total = images.count()
+    if not total:
         message = "No cell can be drawn: none in these days was reviewed beside a prediction and is new to this reader."
         raise InvalidInput("nothing_to_draw", message)
-    wanted = size or ceil(len(found) * (share_percent or 0) / 100)
+    wanted = size or ceil(total * (share_percent or 0) / 100)
     seed = secrets.token_hex(16)
-    drawn = drawn_in_order(found, seed, min(wanted, MOST_CELLS, len(found)))
+    # One after the other: of a million reviewed cells only those that are drawn are held.
+    drawn = drawn_in_order(images.order_by().values_list("pk", flat=True).iterator(), seed, min(wanted, MOST_CELLS))
+    found: dict[UUID, UUID] = dict(images.filter(pk__in=drawn).values_list("pk", "current_review_id"))
+    drawn = [image for image in drawn if image in found]
     with transaction.atomic():
         reread = BlindReread.objects.create(
             laboratory_id=reader.laboratory_id,  # type: ignore[misc]
@@ -63,7 +66,7 @@ def draw_reread(
             drawn_by=actor,
             reviewed_from=reviewed_from,
             reviewed_to=reviewed_to,
-            drawn_from=len(found),
+            drawn_from=total,
             size=len(drawn),
             seed=seed,
         )
@@ -139,6 +142,15 @@ def close_reread(*, actor: User, reread: BlindReread) -> BlindReread:
     close(BlindReread.objects.select_for_update(no_key=True).get(pk=reread.pk), actor=actor, why="early")
     reread.refresh_from_db(fields=["closed_at"])
     return reread
+
+
+@transaction.atomic
+def close_read_reread(*, actor: User, reread: BlindReread) -> None:
+    """End a re-read of which nothing is left to read: what was left has been voided or removed since."""
+    locked = BlindReread.objects.select_for_update(no_key=True).get(pk=reread.pk)
+    if not cells_left(locked).exists():
+        close(locked, actor=actor, why="complete")
+    reread.refresh_from_db(fields=["closed_at"])
 
 
 def close(reread: BlindReread, *, actor: User, why: str) -> None:

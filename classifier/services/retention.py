@@ -1,12 +1,13 @@
 """Retention rules, legal holds, and the erasure of a patient pseudonym: an administrator's acts."""
 
 import json
+from collections.abc import Iterator
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts import audit
-from accounts.models import User
+from accounts.models import Laboratory, User
 from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidInput
 from classifier.models import Case, IdempotentRequest, LegalHold, PseudonymErasure, RetentionRule
@@ -44,6 +45,8 @@ def set_retention_rule(*, actor: User, keep_days: int | None, reason: str, seen:
     before = rule_of(actor.laboratory.pk)
     try:
         with transaction.atomic():
+            # The removal holds the laboratory as well: once this rule is there, nothing goes by the one before.
+            Laboratory.objects.select_for_update(no_key=True).get(pk=actor.laboratory.pk)
             rule = RetentionRule.objects.create(
                 laboratory=actor.laboratory,
                 version=before.version + 1 if before else 1,
@@ -133,11 +136,30 @@ def erase_pseudonym(*, actor: User, pseudonym: str, reason: str, seen: int) -> P
     )
     audit.record(action="pseudonym_erasure_made", actor=actor, target=erasure, cases=len(cases))
     audit.record_many(audit.event(action=ERASED, actor=actor, target=case, erasure=str(erasure.pk)) for case in cases)
-    forget_answers(pseudonym)
+    forget_answers(actor.laboratory, pseudonym)
     return erasure
 
 
-def forget_answers(pseudonym: str) -> None:
+def forget_answers(laboratory: Laboratory, pseudonym: str) -> None:
     """Answers that are kept for repeated requests may hold it: who asks again is told that the answer is gone."""
-    written = json.dumps(pseudonym, ensure_ascii=False)
-    IdempotentRequest.objects.filter(body__contains=written).update(body="", holds_secret=True)
+    written = json.dumps(pseudonym, ensure_ascii=False).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    # As the API writes it; what is found is read, since SQLite compares without regard to case.
+    kept = IdempotentRequest.objects.filter(body__contains=f'"patient_pseudonym":{written}')
+    told = {pk: set(cases_with(json.loads(body), pseudonym)) for pk, body in kept.values_list("pk", "body")}
+    every = set().union(*told.values())
+    own = {str(pk) for pk in Case.objects.filter(laboratory=laboratory, pk__in=every).values_list("pk", flat=True)}
+    forgotten = [pk for pk, cases in told.items() if cases & own]
+    IdempotentRequest.objects.filter(pk__in=forgotten).update(body="", holds_secret=True)
+
+
+def cases_with(answer: object, pseudonym: str) -> Iterator[str]:
+    """The ids of the cases that an answer says to have this pseudonym."""
+    if isinstance(answer, list):
+        for item in answer:
+            yield from cases_with(item, pseudonym)
+    elif isinstance(answer, dict):
+        if answer.get("patient_pseudonym") == pseudonym:
+            # A report names its case; a case is one.
+            yield answer.get("case") or answer["id"]
+        for item in answer.values():
+            yield from cases_with(item, pseudonym)

@@ -137,7 +137,8 @@ def next_cell(request: SignedInRequest, found: BlindReread, error: HematoVisionE
     """The cell alone. Nothing on this page comes from the model, the review, the case or the file's name."""
     cell = cells_left(found).select_related("image").first()
     if cell is None:
-        # What was left has been voided since; there is nothing more to read.
+        # What was left has been voided or removed since; there is nothing more to read.
+        services.close_read_reread(actor=request.user, reread=found)
         return result_page(request, found)
     context = {
         "reread": found,

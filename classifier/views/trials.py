@@ -30,7 +30,7 @@ from classifier.trials import (
     progress_of,
     trials_of,
 )
-from classifier.views.viewed import note_case_look
+from classifier.views.viewed import is_look, note_case_look
 from ml.labels import CELL_TYPES
 
 CHANGED_ON_PAGE = 48
@@ -60,7 +60,8 @@ def case_trial(request: SignedInRequest, case_id: uuid.UUID) -> HttpResponse:
     """The trials of a case; POST asks for one."""
     case = get_object_or_404(Case.objects.visible_to(request.user), pk=case_id)
     if request.method != "POST":
-        note_case_look(request, case)
+        if is_look(request):
+            note_case_look(request, case)
         return page(request, case)
     if not services.may_try(request.user):
         raise PermissionDenied

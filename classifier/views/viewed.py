@@ -17,7 +17,8 @@ def page_name(request: SignedInRequest) -> str:
 
 
 def note_case_look(request: SignedInRequest, case: Case) -> None:
-    if is_look(request):
+    """For pages that are always whole ones, whatever the request says of itself."""
+    if request.method == "GET":
         record_case_view(actor=request.user, case=case, page=page_name(request))
 
 

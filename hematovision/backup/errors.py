@@ -8,3 +8,10 @@ class BackupRefused(HematoVisionError):
 
     def __init__(self, message: str) -> None:
         super().__init__("backup_refused", message)
+
+
+class RestoreUnfinished(HematoVisionError):
+    """All rows and files are restored; the sentence says what failed after that, and what is left to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("restore_unfinished", message)

@@ -1,11 +1,11 @@
-"""Makes an empty instance whole from a backup: files first, then all rows in one transaction, then everything checked.
+"""Makes an empty instance whole from a backup: files, models and heads first, then all rows in one transaction.
 
 The database is brought to the migrations of the backup, filled, and only then migrated on: so an older backup is read
 by a newer version.
 """
 
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 from uuid import uuid4
@@ -14,10 +14,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.storage import default_storage
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from hematovision.backup.errors import BackupRefused
+from hematovision.backup.errors import BackupRefused, RestoreUnfinished
 from hematovision.backup.folder import (
     DATABASE,
     HEADS,
@@ -27,7 +27,6 @@ from hematovision.backup.folder import (
     copy_file,
     files_below,
     hash_of,
-    make_folder,
     require_whole,
 )
 from hematovision.backup.progress import Progress
@@ -48,8 +47,9 @@ OURS = ("accounts", "classifier")
 def restore(folder: Path, out: TextIO) -> Manifest:
     """Fill this instance, which must be empty, from the backup in `folder`.
 
-    Raises BackupRefused before anything is changed, or where the rows don't come out as they went in: the instance is
-    empty again then.
+    Raises BackupRefused before anything is changed, or where the rows don't come out as they went in, and OSError or
+    DatabaseError where a disk or the database refuses: the instance is empty again then. Raises RestoreUnfinished where
+    everything is restored and the way to this version fails.
     """
     manifest = Manifest.read(folder)
     require_empty()
@@ -57,23 +57,34 @@ def restore(folder: Path, out: TextIO) -> Manifest:
     require_whole(folder, manifest, Progress(out, "checking the backup", manifest.files))
     require_same_bundles(folder)
     media = Path(default_storage.path(""))
-    try:
+    with ExitStack() as undo:
+        undo.callback(empty_folder, media)
         copy_media(folder, media, out)
+        copy_bundles(folder, undo)
+        copy_heads(folder, out, undo)
+        # Last: once the rows are there, nothing of the backup is missing.
         load(folder, manifest, out)
-    except BaseException:
-        with suppress(OSError):
-            empty_folder(media)
-        raise
-    copy_bundles(folder)
-    copy_heads(folder, out)
-    call_command("migrate", interactive=False, verbosity=0)
-    call_command("createcachetable", verbosity=0)
+        undo.pop_all()
+    migrate_on()
     if manifest.key_check != key_check():
         out.write(
             "SECRET_KEY is not the one of the backed up instance: the secrets of webhooks and second factors can't be "
             "read until it is, or until it is named in SECRET_KEY_FALLBACKS.\n"
         )
     return manifest
+
+
+def migrate_on() -> None:
+    """From the version of the backup to this one."""
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+        call_command("createcachetable", verbosity=0)
+    except (DatabaseError, OSError) as error:
+        message = (
+            f"All rows and files are restored, but the database could not be brought to this version: {error}. Mend "
+            "that, then run manage.py migrate, createcachetable, verify_audit and verify_storage."
+        )
+        raise RestoreUnfinished(message) from error
 
 
 def require_empty() -> None:
@@ -180,26 +191,30 @@ def copy_media(folder: Path, media: Path, out: TextIO) -> None:
 
 
 def empty_folder(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """As far as the disk lets us: why the restore failed is what the operator must read."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
-def copy_bundles(folder: Path) -> None:
+def copy_bundles(folder: Path, undo: ExitStack) -> None:
     """Put the models where they are looked for; one that is there already is the same one."""
     for bundle in bundles(folder):
         target = Path(settings.MODEL_BUNDLES) / bundle.name
         if target.exists():
             continue
         partial = target.with_name(f".{bundle.name}.partial-{uuid4().hex[:8]}")
-        make_folder(target.parent)
-        shutil.copytree(bundle, partial)
+        undo.callback(shutil.rmtree, partial, ignore_errors=True)
+        for path in files_below(bundle):
+            copy_file(path, partial / path.relative_to(bundle))
         partial.rename(target)
+        undo.callback(shutil.rmtree, target, ignore_errors=True)
 
 
-def copy_heads(folder: Path, out: TextIO) -> None:
+def copy_heads(folder: Path, out: TextIO, undo: ExitStack) -> None:
     """The heads of the trail's chain. A file of heads that is here already may know more, so it stays."""
     heads, target = folder / HEADS, Path(settings.AUDIT_HEADS_FILE)
     if not heads.is_file():
@@ -207,4 +222,5 @@ def copy_heads(folder: Path, out: TextIO) -> None:
     if target.exists():
         out.write(f"{target} is there already and was left as it is; the heads of the backup are in {heads}.\n")
         return
+    undo.callback(target.unlink, missing_ok=True)
     copy_file(heads, target)

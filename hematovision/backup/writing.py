@@ -1,7 +1,8 @@
 """Makes a backup of a running instance: rows of one moment first, then the files that they name.
 
 Files are written before their rows and deleted after them, so whatever the rows of the snapshot name is there, unless
-it was legally removed meanwhile: that is noted and harms nothing.
+it was removed meanwhile. That harms nothing where a rule removed it. The archive of a batch that was checked meanwhile
+is missed, because its pictures became images after the snapshot: so archives are copied first.
 """
 
 import json
@@ -138,7 +139,11 @@ def key_check() -> str:
 
 
 def named_files(folder: Path) -> Iterator[NamedFile]:
-    """Every file that the rows of the backup name: originals, thumbnails, archives and finished exports."""
+    """Every file that the rows of the backup name: archives, originals, thumbnails and finished exports."""
+    archives = read_columns(table(folder, Batch), "archive", "checked_at", "cancelled_at")
+    for name, checked_at, cancelled_at in archives:
+        if name:
+            yield NamedFile(name, "", may_lack=bool(checked_at or cancelled_at))
     image_rows = table(folder, CellImage)
     removed = {row[0] for row in read_columns(table(folder, RemovedPicture), "image_id")}
     for key, name, digest, has_thumbnail in read_columns(image_rows, "id", "file", "stored_sha256", "has_thumbnail"):
@@ -146,9 +151,6 @@ def named_files(folder: Path) -> Iterator[NamedFile]:
             yield NamedFile(name, digest, image=key)
         if has_thumbnail and key not in removed:
             yield NamedFile(thumbnails.path_of(CellImage(file=name)), "", may_lack=True)
-    for (name,) in read_columns(table(folder, Batch), "archive"):
-        if name:
-            yield NamedFile(name, "", may_lack=True)
     for name, digest, finished_at in read_columns(table(folder, Export), "file", "sha256", "finished_at"):
         # What is being written is written anew by the worker of the restored instance.
         if name and finished_at:
@@ -190,6 +192,8 @@ def copy_files(folder: Path, hashes: Hashes, out: TextIO) -> list[list[str]]:
 
 def removed_meanwhile(file: NamedFile) -> bool:
     """Whether the row has let go of the file since the snapshot: by a retention rule, or for a restored picture."""
+    if not file.image:
+        return False
     image = CellImage.objects.filter(pk=UUID(file.image)).first()
     return image is None or image.file.name != file.name or RemovedPicture.objects.filter(image=image).exists()
 

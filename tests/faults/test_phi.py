@@ -7,7 +7,7 @@ import zipfile
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
-from urllib.request import HTTPCookieProcessor, build_opener
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 from PIL import ExifTags, Image
 
@@ -70,6 +70,8 @@ def everything_goes_wrong_and_right(instance: Instance, redis: RunningServer) ->
     assert post(reader, reports, password=PLANTED["PASSWORD"], reason=PLANTED["REASON"])[0] >= 400
     assert post(reader, f"/api/v1/images/{image['id']}/void/", reason=PLANTED["REASON"])[0] == 201
 
+    sign_and_fetch(instance, client, reader)
+
     # An archive, with a name inside it; then the broker goes.
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -83,6 +85,25 @@ def everything_goes_wrong_and_right(instance: Instance, redis: RunningServer) ->
     assert send(client, images, "file", f"{PLANTED['FILE']}.jpg", picture(3))[0] == 202
     redis.restart()
     wait_until(lambda: set(instance.statuses()) == {"classified", "reviewed"}, 60, "all images are done")
+
+
+def sign_and_fetch(instance: Instance, client: Client, reader: Client) -> None:
+    """A signed report of planted text, and every form in which it leaves."""
+    fields = {"accession_number": f"{PLANTED['NUMBER']}-2", "patient_pseudonym": PLANTED["PSEUDONYM"]}
+    _, case = post(client, "/api/v1/cases/", **fields)
+    _, image = send(client, f"/api/v1/cases/{case['id']}/images/", "file", f"{PLANTED['FILE']}.jpg", picture(4))
+    wait_until(lambda: client.image(str(image["id"]))["status"] == "classified", 60, "the image is classified")
+    review = {"verdict": "CORRECTED", "final_label": "basophil", "comment": PLANTED["COMMENT"]}
+    assert post(reader, f"/api/v1/images/{image['id']}/reviews/", **review)[0] == 201
+    users = dict(line.split(" ", 1) for line in (instance.var / "demo-users").read_text().splitlines())
+    signature = {"password": users["reader@demo.example"], "reason": PLANTED["REASON"]}
+    status, report = post(reader, f"/api/v1/cases/{case['id']}/reports/", **signature)
+    assert status == 201, report
+    for form in ("", "pdf/", "fhir/", "csv/"):
+        address = f"http://127.0.0.1:{instance.port}/api/v1/reports/{report['id']}/{form}"
+        with urlopen(Request(address, headers={"Authorization": f"Token {reader.token}"})) as answer:
+            assert answer.status == 200
+            assert answer.read()
 
 
 def fill_in(port: int, path: str, **fields: str) -> None:

@@ -10,12 +10,13 @@ from hematovision.backup.errors import BackupRefused
 from hematovision.backup.writing import back_up
 
 UNSOUND_SHOWN = 10
+ARCHIVES = "archives/"
 
 
 class Command(BaseCommand):
     help = (
         "Back up the running instance into a new folder: database, files, models, heads of the audit trail. Exit 0: "
-        "whole; 3: written, but files that it should hold were missing or altered already; 1: nothing was written."
+        "whole; 3: written, but files that it should hold were missing or altered; 1: nothing was written."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,5 +42,10 @@ class Command(BaseCommand):
         if unsound := manifest.unsound:
             for state, name in unsound[:UNSOUND_SHOWN]:
                 self.stderr.write(f"{state}: {name}")
-            message = f"{len(unsound):,} files were missing or altered already: see manage.py verify_storage."
+            if any(name.startswith(ARCHIVES) for _, name in unsound):
+                self.stderr.write(
+                    "The archive of a batch that was not checked yet is gone, so its pictures are not in the backup: "
+                    "take another one."
+                )
+            message = f"{len(unsound):,} files were missing or altered: see manage.py verify_storage."
             raise CommandError(message, returncode=3)

@@ -6,14 +6,14 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from hematovision.backup.errors import BackupRefused
+from hematovision.backup.errors import BackupRefused, RestoreUnfinished
 from hematovision.backup.restoring import restore
 
 
 class Command(BaseCommand):
     help = (
         "Fill this empty instance from a backup, and check rows, files and audit trail. Exit 0: all is as it was; "
-        "1: nothing was restored, or a check failed (it says which)."
+        "1: nothing was restored, or what comes after that failed (it says which)."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, folder: Path, **options: Any) -> None:
         try:
             manifest = restore(folder.absolute(), self.stderr)  # type: ignore[arg-type]
-        except BackupRefused as error:
+        except (BackupRefused, RestoreUnfinished) as error:
             raise CommandError(error.message) from error
         except OSError as error:
             message = f"{error.filename or folder} can't be used: {error.strerror}. Nothing was restored."
