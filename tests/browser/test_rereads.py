@@ -28,6 +28,12 @@ def reread(
     return services.draw_reread(actor=auditor, reader=reader, size=3)
 
 
+def wait_for_progress(page: Page, text: str) -> None:
+    """A page that shows its progress hears the keys only once its script has run, which is before `load`."""
+    expect(page.get_by_text(text)).to_be_visible()
+    page.wait_for_load_state("load")
+
+
 def said() -> list[str]:
     return [each.label or "unusable" for each in BlindReading.objects.order_by("cell__position")]
 
@@ -37,7 +43,7 @@ def test_reader_reads_by_keyboard_alone_and_a_digit_saves_nothing(
 ) -> None:
     page = visit(reader, "/")
     page.get_by_role("link", name="Read them").click()
-    expect(page.get_by_text("0 of 3 read")).to_be_visible()
+    wait_for_progress(page, "0 of 3 read")
     names = page.locator(".reread-type:has(kbd)")
     third = names.nth(2).locator("input").get_attribute("value")
 
@@ -45,13 +51,13 @@ def test_reader_reads_by_keyboard_alone_and_a_digit_saves_nothing(
     page.keyboard.press("3")
     assert said() == []
     page.keyboard.press("Enter")
-    expect(page.get_by_text("1 of 3 read")).to_be_visible()
+    wait_for_progress(page, "1 of 3 read")
     assert said() == [third]
     page.keyboard.press("Enter")  # Nothing is chosen: the browser asks for it.
-    expect(page.get_by_text("1 of 3 read")).to_be_visible()
+    wait_for_progress(page, "1 of 3 read")
     page.keyboard.press("x")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("2 of 3 read")).to_be_visible()
+    wait_for_progress(page, "2 of 3 read")
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Agreement")).to_be_visible()
