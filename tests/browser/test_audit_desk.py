@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from accounts.models import User
 from classifier import export_steps, services
@@ -72,7 +72,7 @@ def test_figure_leads_to_its_list_and_the_list_to_a_file(
     page = visit(auditor, reverse("admin:index"))
 
     page.get_by_role("link", name="Overrides: 1").click()
-    assert page.locator("#result_list tbody tr").count() == 1
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
     page.get_by_role("button", name="Export as CSV").click()
     page.get_by_text("Waiting", exact=True).wait_for()
     while export_steps.continue_export():
