@@ -178,35 +178,32 @@ def void_or_not(path: str) -> DeskFilter:
 READ = (Verdict.CONFIRMED, Verdict.CORRECTED)
 
 
+def by_reading(rows: Rows, reading: str, *, verdict: str, final: str, said: str) -> Rows:
+    """By what a review made of a prediction; the three are the paths to its verdict, its class, and the model's."""
+    if reading == "unusable":
+        return rows.filter(**{verdict: Verdict.UNUSABLE})
+    classed = rows.filter(**{f"{verdict}__in": READ})
+    if reading == "read":
+        return classed
+    if reading == "agreed":
+        return classed.filter(**{final: F(said)})
+    if reading == "identified":
+        return classed.filter(**{said: ""})
+    return classed.exclude(**{said: ""}).exclude(**{final: F(said)})
+
+
 def predictions_read(rows: Rows, reading: str) -> Rows:
     """By what the review that counts says, where it is about this very prediction."""
     if reading == "unread":
         return rows.filter(image__current_review=None)
-    about_it = rows.filter(image__current_review__prediction=F("pk"))
-    if reading == "unusable":
-        return about_it.filter(image__current_review__verdict=Verdict.UNUSABLE)
-    classed = about_it.filter(image__current_review__verdict__in=READ)
-    if reading == "read":
-        return classed
-    if reading == "agreed":
-        return classed.filter(image__current_review__final_label=F("label"))
-    if reading == "identified":
-        return classed.filter(label="")
-    return classed.exclude(label="").exclude(image__current_review__final_label=F("label"))
+    counts = "image__current_review"
+    about_it = rows.filter(**{f"{counts}__prediction": F("pk")})
+    return by_reading(about_it, reading, verdict=f"{counts}__verdict", final=f"{counts}__final_label", said="label")
 
 
 def reviews_read(rows: Rows, reading: str) -> Rows:
     """The same question asked of a review; `unread` has no meaning here."""
-    if reading == "unusable":
-        return rows.filter(verdict=Verdict.UNUSABLE)
-    classed = rows.filter(verdict__in=READ)
-    if reading == "read":
-        return classed
-    if reading == "agreed":
-        return classed.filter(final_label=F("prediction__label"))
-    if reading == "identified":
-        return classed.filter(prediction__label="")
-    return classed.exclude(prediction__label="").exclude(final_label=F("prediction__label"))
+    return by_reading(rows, reading, verdict="verdict", final="final_label", said="prediction__label")
 
 
 PREDICTION_FILTERS = (

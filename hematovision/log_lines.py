@@ -13,7 +13,8 @@ def without_browser(logger: Any, name: str, event: Event) -> Event:
     return event
 
 
-OTHERS_STEPS = [
+# What every line goes through, structlog's own and those of everybody else.
+STEPS: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.TimeStamper(fmt="iso"),
     structlog.stdlib.add_logger_name,
@@ -31,13 +32,9 @@ def described(form: str, level: str) -> dict[str, Any]:
     """Django's LOGGING for lines of the form `json` or `console`; sets structlog up to match."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.stdlib.filter_by_level,
+            *STEPS,
             without_browser,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.stdlib.add_logger_name,
-            structlog.stdlib.add_log_level,
-            structlog.processors.format_exc_info,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -50,7 +47,7 @@ def described(form: str, level: str) -> dict[str, Any]:
             name: {
                 "()": structlog.stdlib.ProcessorFormatter,
                 "processor": renderer,
-                "foreign_pre_chain": OTHERS_STEPS,
+                "foreign_pre_chain": STEPS,
             }
             for name, renderer in RENDERERS.items()
         },

@@ -1,50 +1,21 @@
 // Batches: an archive goes out with its progress shown, and what moves on the page is looked at now and then.
 import { takeDrops } from "./dropping.js";
-import { fragment } from "./polling.js";
+import { lookWhile } from "./looking.js";
 import { csrfToken, whenSignedIn } from "./session.js";
 
-const STEPS = [1000, 2000, 3000, 5000];
-const HIDDEN = 60_000;
 const place = document.querySelector("[data-batch-place]");
 const form = document.querySelector("[data-batch-form]");
-let step = 0;
-let timer = null;
 
 if (form) handIn();
-if (place) {
-  document.addEventListener("visibilitychange", soon);
-  soon();
-}
+if (place) lookWhile(place, "[data-batch-moving]", look);
 
 // --- What moves ------------------------------------------------------------------------------------------------
-function soon() {
-  step = 0;
-  later();
-}
-
-function later() {
-  clearTimeout(timer);
-  if (!place.querySelector("[data-batch-moving]")) return;
-  timer = setTimeout(look, document.hidden ? HIDDEN : STEPS[Math.min(step, STEPS.length - 1)]);
-}
-
-async function look() {
-  try {
-    const fresh = await fragment(place.dataset.url);
-    const before = place.querySelector("[data-state]")?.dataset.state;
-    const after = fresh.querySelector("[data-state]")?.dataset.state;
-    // Nothing is taken away from under somebody's hands.
-    if (!place.querySelector("details.batch-cancel[open]") || before !== after) show(fresh);
-    if (before !== after) tell(place.querySelector(".ribbon")?.textContent);
-    step += 1;
-  } catch (error) {
-    step = STEPS.length;
-    if (error.message === "signed out") {
-      whenSignedIn(soon);
-      return;
-    }
-  }
-  later();
+function look(fresh) {
+  const before = place.querySelector("[data-state]")?.dataset.state;
+  const after = fresh.querySelector("[data-state]")?.dataset.state;
+  // Nothing is taken away from under somebody's hands.
+  if (!place.querySelector("details.batch-cancel[open]") || before !== after) show(fresh);
+  if (before !== after) tell(place.querySelector(".ribbon")?.textContent);
 }
 
 function show(fresh) {
