@@ -9,8 +9,12 @@ WORKDIR /app
 
 FROM base AS web-packages
 COPY requirements-web.txt .
+COPY requirements-s3.txt .
+# docker build --build-arg S3=1: for originals in a bucket.
+ARG S3=
 RUN python -m venv /venv \
-    && pip install --no-cache-dir --require-hashes --no-deps --only-binary=:all: -r requirements-web.txt
+    && pip install --no-cache-dir --require-hashes --no-deps --only-binary=:all: \
+        -r requirements-web.txt ${S3:+-r requirements-s3.txt}
 
 FROM web-packages AS worker-packages
 COPY requirements-worker.txt .

@@ -6,12 +6,13 @@ PYTHON ?= python3
 BOOTSTRAP = exec "$(PYTHON)" -I hematovision/bootstrap.py
 BIN = .venv/bin
 
-.PHONY: help run test test-all install lint types format lock clean
+.PHONY: help run test test-all bench bench-quick bench-soak install lint types format lock clean
 
 help:
 	@echo "make run       start HematoVision on http://127.0.0.1:8000 (HOST=, PORT= override)"
 	@echo "make test      all tests, on PostgreSQL and on SQLite"
 	@echo "make test-all  the same with the long fault tests"
+	@echo "make bench     how fast it is on this machine (bench-quick: in three minutes; bench-soak: mixed load for 20 minutes)"
 	@echo "make lint      style, security, import rules, missing migrations; make types: mypy --strict"
 	@echo "make format    put the code into shape"
 	@echo "make lock      pin the newest allowed packages (needs uv)"
@@ -25,6 +26,15 @@ test:
 
 test-all:
 	@$(BOOTSTRAP) test-all
+
+bench:
+	@$(BOOTSTRAP) bench
+
+bench-quick:
+	@$(BOOTSTRAP) bench-quick
+
+bench-soak:
+	@$(BOOTSTRAP) bench-soak
 
 install:
 	@$(BOOTSTRAP) install
@@ -43,17 +53,18 @@ format: install
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-# The pins are first found for everything together, so that all four files agree with each other.
+# The pins are first found for everything together, so that all the files agree with each other.
 # ai-edge-litert asks for backports-strenum always and uses it on Python 3.10 only; its wheel refuses newer ones.
 COMPILE = uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-header --no-annotate \
 	--override "$$work/override.txt" pyproject.toml
 lock:
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && set -e && \
 	echo "backports-strenum ; python_version < '3.11'" > "$$work/override.txt" && \
-	$(COMPILE) --extra web --extra worker --extra train --extra dev -o "$$work/all.txt" && \
+	$(COMPILE) --extra web --extra worker --extra train --extra dev --extra s3 -o "$$work/all.txt" && \
 	$(COMPILE) --extra web --extra worker --extra train -c "$$work/all.txt" -o requirements.txt && \
 	$(COMPILE) --extra web -c "$$work/all.txt" -o requirements-web.txt && \
 	$(COMPILE) --extra worker -c "$$work/all.txt" -o requirements-worker.txt && \
+	$(COMPILE) --extra s3 -c "$$work/all.txt" -o requirements-s3.txt && \
 	$(COMPILE) --extra dev -c "$$work/all.txt" -o requirements-dev.txt
 	@echo "Pinned; make test says whether the new versions will do."
 

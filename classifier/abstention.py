@@ -122,9 +122,9 @@ def effect_of_thresholds(laboratory_id: UUID, now: float | None) -> Effect | Non
 def effect_on_own_cells(
     laboratory_id: UUID, version: ModelVersion, card: ModelCard, now: float | None
 ) -> Effect | None:
-    classified = CellImage.objects.filter(case__laboratory=laboratory_id, classified_at__isnull=False, void=None)
-    latest = classified.exclude(case__status=CaseStatus.VOID).order_by("-classified_at").values("pk")[:LATEST]
-    said = Prediction.objects.filter(model_version=version, image__in=latest).order_by()
+    counting = Prediction.objects.filter(laboratory=laboratory_id, image__void__image=None)
+    latest = counting.exclude(image__case__status=CaseStatus.VOID).order_by("-created_at", "-id").values("pk")[:LATEST]
+    said = Prediction.objects.filter(model_version=version, pk__in=latest).order_by()
     confidences = [
         confidence
         for confidence, label, code in said.values_list("confidence", "label", "reason_code")

@@ -6,7 +6,7 @@ the suggestion in view.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -20,9 +20,10 @@ from django.utils import timezone
 from accounts.models import Laboratory, User
 from classifier.binomial import limits
 from classifier.charts import Axis, MatrixRow, Whisker, axis_for, matrix_rows
-from classifier.desk_filters import READ, UNIDENTIFIED, as_day, begin_of, void_or_not
+from classifier.desk_filters import READ, UNIDENTIFIED, as_day, begin_of, counts_now, void_or_not
 from classifier.exports import exports_of
 from classifier.heartbeat import SEEN_WITHIN
+from classifier.kept_totals import images_by_status, predictions_by_version
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Review, WorkerHeartbeat
 from classifier.querysets import QueueState
 from classifier.readiness import Obstacle, queue_obstacle
@@ -125,8 +126,8 @@ def read_reviews(laboratory: Laboratory, window: Window) -> QuerySet[Any]:
     """The reviews that agreement is counted over."""
     rows = Review.objects.filter(
         window.holds("created_at"),
-        image__case__laboratory=laboratory,
-        image__current_review=F("pk"),
+        counts_now(),
+        laboratory=laboratory,
         verdict__in=READ,
     )
     return void_or_not("image").apply(rows, "no").order_by()
@@ -228,7 +229,7 @@ class Period:
 
 
 def made_predictions(laboratory: Laboratory, window: Window) -> QuerySet[Any]:
-    rows = Prediction.objects.filter(window.holds("created_at"), image__case__laboratory=laboratory)
+    rows = Prediction.objects.filter(window.holds("created_at"), laboratory=laboratory)
     return void_or_not("image").apply(rows, "no").order_by()
 
 
@@ -301,12 +302,14 @@ def queue_health() -> QueueHealth:
 def images_of(laboratory: Laboratory | None) -> QuerySet[CellImage]:
     """The laboratory's images; those of all where it is None."""
     rows = CellImage.objects.order_by()
-    return rows.filter(case__laboratory=laboratory) if laboratory else rows
+    return rows.filter(laboratory=laboratory) if laboratory else rows
 
 
 def images_per_status(laboratory: Laboratory | None) -> list[tuple[str, int]]:
     """(status, n), in the order of the way through the queue."""
-    counted = {row["status"]: row["n"] for row in images_of(laboratory).values("status").annotate(n=Count("pk"))}
+    counted = (
+        dict(images_of(laboratory).values_list("status").annotate(n=Count("pk"))) if laboratory else images_by_status()
+    )
     return [(status.value, counted[status]) for status in ImageStatus if counted.get(status)]
 
 
@@ -318,9 +321,8 @@ def failures_by_code(laboratory: Laboratory | None) -> list[tuple[str, int]]:
 
 def versions_with_counts() -> list[tuple[ModelVersion, int]]:
     """Every model version and how many predictions it made, over all laboratories."""
-    rows: Iterable[Any] = Prediction.objects.order_by().values("model_version").annotate(n=Count("pk"))
-    counted = {row["model_version"]: row["n"] for row in rows}
-    return [(version, counted.get(version.pk, 0)) for version in ModelVersion.objects.all()]
+    counted = predictions_by_version()
+    return [(version, counted.get(str(version.pk), 0)) for version in ModelVersion.objects.all()]
 
 
 # --- The page --------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from django.utils import timezone
 from accounts import audit
 from classifier import archives
 from classifier.batches import progress_of
-from classifier.errors import HematoVisionError, Unavailable, UploadRejected
+from classifier.errors import HematoVisionError, StorageUnavailable, Unavailable, UploadRejected
 from classifier.models import (
     Batch,
     BatchMember,
@@ -61,11 +61,15 @@ def check_archives(classified: int = 0) -> int:
     batch = claim_check()
     if batch is None:
         return 0
+    goes_on = True
     try:
         looked_at = check_and_release(batch)
+    except StorageUnavailable:
+        # No archive's fault, and of no use before a while: the sweep wakes somebody for it.
+        looked_at, goes_on = 0, False
     finally:
         # One wake-up in, at most one out: where images go on being classified, theirs serves the next step as well.
-        if Batch.objects.unchecked().exists() and not (classified and waiting.exists()):
+        if goes_on and Batch.objects.unchecked().exists() and not (classified and waiting.exists()):
             send_wake_up()
     return looked_at
 
@@ -92,8 +96,15 @@ def check_and_release(batch: Batch) -> int:
     except ClaimLost:
         logger.info("batch_check_lost", batch=str(batch.pk))
         looked_at = 0
-    Batch.objects.filter(pk=batch.pk, claim_token=batch.claim_token).update(claim_token=None, claim_expires_at=None)
+    except StorageUnavailable:
+        release(batch)
+        raise
+    release(batch)
     return looked_at
+
+
+def release(batch: Batch) -> None:
+    Batch.objects.filter(pk=batch.pk, claim_token=batch.claim_token).update(claim_token=None, claim_expires_at=None)
 
 
 def check(batch: Batch) -> int:
@@ -144,6 +155,8 @@ def check_member(
         read = given_up
     try:
         keep_member(batch, number, member.filename, read, archives.label_for(labels, member.filename)[1])
+    except StorageUnavailable:
+        raise
     except Unavailable:
         # Too much is being decoded at this moment, which is not this file's fault: another step reads it.
         raise ClaimLost from None

@@ -22,7 +22,6 @@ from typing import IO, Any
 from uuid import UUID
 from zlib import crc32
 
-from django.core.files.storage import default_storage
 from django.db.models import Count, F, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
@@ -128,7 +127,8 @@ def append_picture(archive: IO[bytes], salt: str, image: CellImage) -> int:
     """Append one picture as an entry of the archive; returns 0 where its file is gone by now."""
     assert image.current_review is not None  # noqa: S101 (only reviewed images are looked at)
     try:
-        content = Path(default_storage.path(str(image.file.name))).read_bytes()
+        with image.file.open("rb") as stored:
+            content = stored.read()
     except FileNotFoundError:
         return 0
     name = name_in_archive(salt, image.pk, image.current_review.final_label, str(image.file.name))

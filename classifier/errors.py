@@ -79,6 +79,16 @@ class Unavailable(HematoVisionError):
     retry_after = 5
 
 
+class StorageUnavailable(Unavailable):
+    """The object store does not answer, or refuses. No OSError: that is damage to who reads pictures or archives."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "storage_unavailable",
+            "The place where pictures are kept does not answer at the moment. Nothing was lost; try again in a minute.",
+        )
+
+
 # A full disk, a spent quota, and the largest file that the process may write.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -8,26 +8,25 @@ The guarantees, and what gives each of them:
 - a picture that somebody waits for is not delayed by more than a slice; the last one hashes the file as well.
 """
 
-import os
-import shutil
 import time
 from datetime import timedelta
 from hashlib import file_digest
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import structlog
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from accounts import audit
+from classifier import drafts
+from classifier.errors import StorageUnavailable
 from classifier.exports import WRITERS
 from classifier.models import CellImage, Export, Priority
 from classifier.querysets import claim_is_over
+from classifier.storage import private_files
 from classifier.wakeup import send_wake_up
 
 logger = structlog.get_logger(__name__)
@@ -49,11 +48,16 @@ def continue_export(classified: int = 0) -> int:
     export = claim_export()
     if export is None:
         return 0
+    goes_on = True
     try:
         write_slice(export)
+    except StorageUnavailable:
+        # It costs the export nothing: the sweep wakes somebody, who begins where this slice did.
+        held(export).update(claim_token=None, claim_expires_at=None)
+        goes_on = False
     finally:
         # One wake-up in, at most one out: where images go on being classified, theirs serves the next slice as well.
-        if unheld_exports().exists() and not (classified and waiting.exists()):
+        if goes_on and unheld_exports().exists() and not (classified and waiting.exists()):
             send_wake_up()
     return 1
 
@@ -84,7 +88,13 @@ def claim_export() -> Export | None:
     if faults >= MAX_FAULTS:
         finish(export, export.rows_written, failure_code="export_failed")
         return None
-    begin_slice(export, lost=lost_token is not None)
+    try:
+        begin_slice(export, lost=lost_token is not None)
+    except StorageUnavailable:
+        # After a lost claim this one expires as well, so that the next one takes a file of its own; it does not count.
+        freed = {"faults": F("faults") - 1} if lost_token else {"claim_token": None, "claim_expires_at": None}
+        held(export).update(**freed)
+        return None
     return export
 
 
@@ -92,52 +102,41 @@ def held(export: Export) -> QuerySet[Export]:
     return Export.objects.filter(pk=export.pk, claim_token=export.claim_token, finished_at=None)
 
 
-def storage_of() -> FileSystemStorage:
-    """Where the files lie: the same private storage as the originals."""
-    if not isinstance(default_storage, FileSystemStorage):
-        message = "Exports are written to files, so the storage must be one of files."
-        raise TypeError(message)
-    return default_storage
-
-
-def path_of(name: str) -> Path:
-    return Path(storage_of().path(name))
-
-
 def begin_slice(export: Export, *, lost: bool) -> None:
     """Make the file ready: cut back to what counts. After a lost claim it is a copy: its writer may still live."""
-    before = path_of(str(export.file.name)) if export.file else None
-    if before is None or not before.exists() or before.stat().st_size < export.bytes_written:
+    before = str(export.file.name) if export.file else ""
+    if not before or not drafts.bring(before, export.bytes_written):
         # Nothing was written yet, or the file is gone or shorter than it was: from the beginning.
-        export.rows_written, export.bytes_written, export.position, before = 0, 0, None, None
-    if before is None or lost:
+        export.rows_written, export.bytes_written, export.position, before = 0, 0, None, ""
+    if not before or lost:
         extension = WRITERS[export.kind].extension
         export.file.name = f"exports/{export.laboratory_id}/{export.pk}-{uuid4().hex[:8]}.{extension}"
-        path = path_of(str(export.file.name))
-        path.parent.mkdir(mode=settings.FILE_UPLOAD_DIRECTORY_PERMISSIONS, parents=True, exist_ok=True)
-        path.touch(mode=settings.FILE_UPLOAD_PERMISSIONS)
         if before:
-            shutil.copyfile(before, path)
-    os.truncate(path_of(str(export.file.name)), export.bytes_written)
+            drafts.begin_with(str(export.file.name), before, export.bytes_written)
+        else:
+            drafts.begin(str(export.file.name))
     if export.rows_total is None:
         export.rows_total = WRITERS[export.kind].total(export)
     now = {name: getattr(export, name) for name in ("rows_written", "bytes_written", "position", "rows_total")}
     kept = held(export).update(file=export.file.name, **now)
     if kept and before and lost:
-        before.unlink(missing_ok=True)
+        drafts.discard(before)
 
 
 def write_slice(export: Export) -> None:
     """Write for a while and note how far it came, or that it is finished."""
-    path = path_of(str(export.file.name))
-    written = WRITERS[export.kind].write(export, path, time.monotonic() + SLICE_SECONDS)
+    name = str(export.file.name)
+    written = WRITERS[export.kind].write(export, drafts.path_of(name), time.monotonic() + SLICE_SECONDS)
     rows = export.rows_written + written.rows
     if written.position is None:
-        kept = finish(export, rows, **of_finished_file(path, rows))
+        about = of_finished_file(name, rows)
+        drafts.store(name)
+        if kept := finish(export, rows, **about):
+            drafts.tidy(name)
     else:
         kept = held(export).update(
             rows_written=rows,
-            bytes_written=path.stat().st_size,
+            bytes_written=drafts.keep(name, export.bytes_written),
             position=written.position,
             # Three in a row end it; a large one may be interrupted often.
             faults=0,
@@ -148,8 +147,9 @@ def write_slice(export: Export) -> None:
         logger.info("export_claim_lost", export=str(export.pk))
 
 
-def of_finished_file(path: Path, rows: int) -> dict[str, Any]:
+def of_finished_file(name: str, rows: int) -> dict[str, Any]:
     """What the row says of a finished file."""
+    path = drafts.path_of(name)
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     return {
@@ -178,7 +178,7 @@ def sweep_exports() -> None:
     """Remove files whose time is over, or that belong to nothing; wake a worker where an export waits."""
     over = Q(expires_at__lte=Now()) | (Q(finished_at__isnull=False) & ~Q(failure_code=""))
     for pk, name in Export.objects.filter(over).exclude(file="").values_list("pk", "file"):
-        path_of(name).unlink(missing_ok=True)
+        drafts.discard(name)
         Export.objects.filter(pk=pk, file=name).update(file="")
     remove_orphans()
     if unheld_exports().exists():
@@ -187,12 +187,12 @@ def sweep_exports() -> None:
 
 def remove_orphans() -> int:
     """Remove files that no row names, left by a worker that died between a copy and its row; returns how many."""
-    folder = path_of("exports")
-    files = [path for path in folder.glob("*/*") if path.is_file()] if folder.exists() else []
-    old = [path for path in files if path.stat().st_mtime < time.time() - ORPHAN_SECONDS]
-    names = {path: str(path.relative_to(folder.parent)) for path in old}
-    named = set(Export.objects.filter(file__in=names.values()).values_list("file", flat=True)) if old else set()
-    orphans = [path for path, name in names.items() if name not in named]
-    for path in orphans:
-        path.unlink(missing_ok=True)
+    latest = time.time() - ORPHAN_SECONDS
+    old = {
+        file.name: drafts.whole_of(file.name) for file in private_files().files("exports/") if file.modified_at < latest
+    }
+    named = set(Export.objects.filter(file__in=old.values()).values_list("file", flat=True)) if old else set()
+    orphans = [name for name, whole in old.items() if whole not in named]
+    for name in orphans:
+        private_files().delete(name)
     return len(orphans)

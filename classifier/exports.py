@@ -150,7 +150,7 @@ def audit_event_line(row: Row) -> Row:
 PREDICTIONS = Table(
     kind=ExportKind.PREDICTIONS,
     rows=Prediction.objects.all,
-    laboratory="image__case__laboratory",
+    laboratory="laboratory",
     at="created_at",
     columns=(
         "prediction_id", "created_at", "case_id", "image_id", "model", "model_sha256", "label", "suggestion",
@@ -179,7 +179,7 @@ PREDICTIONS = Table(
 REVIEWS = Table(
     kind=ExportKind.REVIEWS,
     rows=Review.objects.all,
-    laboratory="image__case__laboratory",
+    laboratory="laboratory",
     at="created_at",
     columns=(
         "review_id", "created_at", "case_id", "image_id", "reader_id", "verdict", "final_label", "counts",

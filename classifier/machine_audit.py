@@ -1,20 +1,17 @@
 """What the machine did, in the audit trail: which images a model has classified, and which came to nothing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from accounts import audit
 from classifier.models import Case, CellImage, ModelVersion
 
 
-def record_classified(image_ids: Collection[UUID], version: ModelVersion) -> None:
+def record_classified(images: Iterable[CellImage], version: ModelVersion) -> None:
     """One event a case, by one INSERT, in the transaction of the predictions."""
-    if not image_ids:
-        return
-    images = CellImage.objects.filter(pk__in=image_ids).order_by("pk")
     per_case: dict[tuple[UUID, UUID], list[str]] = {}
-    for case_id, laboratory_id, image_id in images.values_list("case", "case__laboratory", "pk"):
-        per_case.setdefault((case_id, laboratory_id), []).append(str(image_id))
+    for image in sorted(images, key=lambda image: image.pk):
+        per_case.setdefault((image.case_id, image.laboratory_id), []).append(str(image.pk))
     audit.record_many(
         audit.event(
             action="images_classified",

@@ -1,7 +1,7 @@
 """What the clinical flow tells to those who watch over it, from the database: right however many processes run.
 
-No patient data: labels are statuses, codes, cell types and model versions. Every query reads a few rows or an index;
-the one that grows with the table, images by status, reads nothing but the index on the status.
+No patient data: labels are statuses, codes, cell types and model versions. Every query reads a few rows, however many
+there are: totals over everything are kept (`classifier.kept_totals`, `classifier.worker_counts`).
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from accounts.models import AuditEventToSeal
 from classifier import worker_counts
+from classifier.kept_totals import images_by_status
 from classifier.models import Batch, CellImage, Export, ImageStatus, ModelVersion, Priority, WebhookMessage
 from classifier.readiness import seen_workers
 from classifier.worker_counts import Figure
@@ -36,8 +37,7 @@ def families() -> Iterator[Metric]:
 
 
 def queue() -> Iterator[Metric]:
-    by_status = CellImage.objects.order_by("status").values_list("status").annotate(count=Count("*"))
-    found = dict(by_status)
+    found = images_by_status()
     images = GaugeMetricFamily("hematovision_images", "Images by status, void ones too.", labels=["status"])
     for status in ImageStatus:
         images.add_metric([status], found.get(status, 0))

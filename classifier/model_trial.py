@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from accounts import audit
 from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import bundle_of, signature_of, verified_card
+from classifier.errors import StorageUnavailable
 from classifier.models import CaseStatus, CellImage, ModelTrial, ModelVersion, TrialPrediction
 from classifier.pipeline import LoadedModel
 from classifier.trials import not_tried_yet
@@ -144,6 +145,9 @@ def predicted(predictor: "Predictor", images: Sequence[CellImage]) -> "list[tupl
         with ThreadPoolExecutor(max_workers=settings.MODEL_THREADS) as threads:
             cells = list(threads.map(lambda image: prepared(image, predictor), images))
         return list(zip(images, predictor.predict(cells), strict=True))
+    except StorageUnavailable:
+        # No picture's fault: the trial goes on at a later step.
+        raise
     except Exception as error:  # noqa: BLE001
         if len(images) == 1:
             logger.warning("trial_fault", image=str(images[0].pk), error=type(error).__name__)

@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import structlog
 from django.conf import settings
-from django.db import DataError, IntegrityError, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
@@ -29,6 +30,7 @@ from classifier import thumbnails, worker_counts
 from classifier.abstention import held_back, thresholds_of
 from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
 from classifier.batch_steps import finish_batches
+from classifier.errors import StorageUnavailable
 from classifier.machine_audit import record_classified, record_failed
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.querysets import CellImageQuerySet
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 MAX_FAULTS = 3
+# Of a micro-batch: a slow core decodes so many in a fifth of the time limit.
+MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,23 @@ def load_model() -> LoadedModel:
         return held_model
 
 
-def classify_queued() -> int:
+def classify_queued(seconds: float = 0.0) -> int:
+    """Classify one micro-batch after the other, at least one, until nothing is queued or so many seconds are over;
+    then whoever is free goes on. Returns how many images were claimed.
+    """
+    ends = time.monotonic() + seconds
+    classified = 0
+    while claimed := classify_next_batch():
+        classified += claimed
+        if not CellImage.objects.claimable().exists():
+            break
+        if time.monotonic() >= ends:
+            send_wake_up()
+            break
+    return classified
+
+
+def classify_next_batch() -> int:
     """Claim one micro-batch and classify it; returns how many images were claimed.
 
     The batch makes itself: whatever is queued now, up to the batch size, without waiting for more.
@@ -111,8 +131,6 @@ def classify_queued() -> int:
     notify_images_done(claim.images)
     if any(image.batch_id for image in claim.images):
         finish_batches()
-    if CellImage.objects.claimable().exists():
-        send_wake_up()
     return len(claim.images)
 
 
@@ -124,10 +142,11 @@ def claim_batch(size: int) -> Claim:
     """Take the oldest queued images, interactive ones first. One that was claimed before is taken alone."""
     token = uuid4()
     with transaction.atomic():
+        forget_if_database_dies()
         waiting = CellImage.objects.claimable().select_for_update(skip_locked=True)
-        chosen = list(waiting.values_list("pk", "attempts")[:size])
+        chosen = list(waiting.values_list("pk", "attempts", F("width") * F("height"))[:size])
         alone = bool(chosen) and chosen[0][1] > 0
-        picked = [chosen[0][0]] if alone else [pk for pk, attempts in chosen if not attempts]
+        picked = [chosen[0][0]] if alone else [pk for pk, attempts, _ in of_bounded_size(chosen) if not attempts]
         move(
             CellImage.objects.filter(pk__in=picked),
             source=ImageStatus.QUEUED,
@@ -139,6 +158,21 @@ def claim_batch(size: int) -> Claim:
         )
     claimed = CellImage.objects.filter(pk__in=picked, claim_token=token)
     return Claim(token, list(claimed.order_by("priority", "turn", "queued_at", "id")))
+
+
+def of_bounded_size(chosen: Sequence[tuple[UUID, int, int]]) -> Sequence[tuple[UUID, int, int]]:
+    """As many of these (id, attempts, pixels) as are decoded well within the time limit, and at least one."""
+    sums = accumulate(pixels for _, _, pixels in chosen)
+    return chosen[: max(1, sum(so_far <= MOST_PIXELS for so_far in sums))]
+
+
+def forget_if_database_dies() -> None:
+    """Let this transaction be committed without waiting for the disk. For a claim, which is no fact: should the server
+    of the database lose it, the images are queued as before, and the late worker's completion finds no row.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = off")
 
 
 def classify_batch(claim: Claim, model: LoadedModel) -> None:
@@ -163,8 +197,9 @@ def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | E
             content = stored.read()
         if sha256(content).hexdigest() != image.stored_sha256:
             return "stored_file_altered"
-        cell = predictor.prepare(content)
-        thumbnail = thumbnails.of_prepared(content, cell)
+        # Drawn from the pixels that are decoded already.
+        cell = predictor.prepare(content, shown_side=thumbnails.SIDE)
+        thumbnail = thumbnails.of_prepared(cell)
         if thumbnail and thumbnails.store(image, thumbnail):
             image.has_thumbnail = True
         return cell
@@ -172,6 +207,9 @@ def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | E
         return "stored_file_missing"
     except UnreadableImage:
         return "unreadable_image"
+    except StorageUnavailable:
+        # No picture's fault: the claim is given back, and the sweep wakes a worker later.
+        raise
     # Whatever a decoder throws at one picture must not reach its neighbours.
     except Exception as error:  # noqa: BLE001
         return error
@@ -232,7 +270,7 @@ def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellIma
         if image.pk in held - known
     )
     announce_classified(held, version)
-    record_classified(held - known, version)
+    record_classified([image for image, _ in predicted if image.pk in held - known], version)
     worker_counts.count(counted(claim, version, [pair for pair in predicted if pair[0].pk in held], known))
 
 

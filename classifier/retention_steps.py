@@ -21,6 +21,7 @@ from django.utils import timezone
 from accounts import audit
 from accounts.models import Laboratory
 from classifier import thumbnails
+from classifier.errors import StorageUnavailable
 from classifier.models import Case, CellImage, RemovedPicture, RetentionRule
 from classifier.retention import due_pictures, rule_of, rules_in_force
 
@@ -92,5 +93,5 @@ def delete_files(names: list[str]) -> None:
     for name in names:
         try:
             default_storage.delete(name)
-        except OSError as error:
+        except (OSError, StorageUnavailable) as error:
             logger.warning("file_not_deleted", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""How much room the pictures take, and how much is left on the disk that they lie on."""
+"""How much room the pictures take, and how much is left on the disk that they lie on, if it is one."""
 
 import shutil
 import time
@@ -7,9 +7,9 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Sum
 
-from classifier.models import CellImage
+from classifier.kept_totals import images_by_laboratory
+from classifier.storage import private_files
 
 KEPT_SECONDS = 60.0
 
@@ -44,21 +44,27 @@ looked: dict[Path, tuple[float, Disk | None]] = {}
 
 
 def originals_of(laboratory_id: UUID) -> Originals:
-    """The pictures of the laboratory, void ones too; one query."""
-    stored = CellImage.objects.filter(case__laboratory=laboratory_id)
-    sums = stored.aggregate(images=Count("pk"), bytes=Sum("stored_bytes"))
-    return Originals(sums["images"], sums["bytes"] or 0)
+    """The pictures of the laboratory, void ones too."""
+    return Originals(*images_by_laboratory().get(str(laboratory_id), (0, 0)))
 
 
 def disk() -> Disk | None:
     """The disk that pictures are stored on, looked at once a minute; None where the system does not tell."""
-    folder = Path(settings.MEDIA_ROOT)
+    folder = private_files().folder
+    if folder is None:
+        return None
     now = time.monotonic()
     known = looked.get(folder)
     if known is None or now - known[0] >= KEPT_SECONDS:
         known = (now, look_at(folder))
         looked[folder] = known
     return known[1]
+
+
+def look() -> Disk | None:
+    """The same, looked at now."""
+    folder = private_files().folder
+    return None if folder is None else look_at(folder)
 
 
 def look_at(folder: Path) -> Disk | None:

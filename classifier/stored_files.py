@@ -4,13 +4,13 @@ Files and rows change while this looks, so nothing is reported before it was ask
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +20,9 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from accounts import audit
-from classifier import thumbnails
+from classifier import drafts, thumbnails
 from classifier.models import Batch, CellImage, Export
+from classifier.storage import private_files
 
 logger = structlog.get_logger(__name__)
 # A file is written before its row, so a young one without a row may be an upload under way.
@@ -62,31 +63,28 @@ class Findings:
 def check_images(images: Iterable[CellImage], findings: Findings, *, hashed: set[UUID] | None, step: Step) -> None:
     """Compare the images' files with their rows; `hashed` are those that are read and hashed (None: all of them)."""
     for image in images:
-        path = Path(image.file.path)
         if hasattr(image, "removed_picture"):
-            if path.exists() or Path(default_storage.path(thumbnails.path_of(image))).exists():
+            if default_storage.exists(str(image.file.name)) or default_storage.exists(thumbnails.path_of(image)):
                 findings.left_behind.append(str(image.pk))
             continue
         findings.images += 1
         reads = hashed is None or image.pk in hashed
-        if fault := fault_of(image, path, reads=reads):
+        if fault := fault_of(image, reads=reads):
             if still_named(image):
                 getattr(findings, fault).append(str(image.pk))
         else:
             findings.hashed += reads
-        if image.has_thumbnail and not Path(default_storage.path(thumbnails.path_of(image))).exists():
+        if image.has_thumbnail and not default_storage.exists(thumbnails.path_of(image)):
             findings.without_thumbnail.append(str(image.pk))
         step(image.stored_bytes if reads else 0)
 
 
-def fault_of(image: CellImage, path: Path, *, reads: bool) -> str:
+def fault_of(image: CellImage, *, reads: bool) -> str:
     """`missing`, `altered`, or empty. Without reading it, only its size tells."""
     try:
-        if path.stat().st_size != image.stored_bytes:
-            return "altered"
         if not reads:
-            return ""
-        with path.open("rb") as file:
+            return "" if default_storage.size(str(image.file.name)) == image.stored_bytes else "altered"
+        with default_storage.open(str(image.file.name)) as file:
             digest = sha256(file.read()).hexdigest()
     except FileNotFoundError:
         return "missing"
@@ -99,10 +97,10 @@ def still_named(image: CellImage) -> bool:
     return same.filter(removed_picture=None).exists()
 
 
-def all_images() -> Iterator[CellImage]:
+def all_images() -> Generator[CellImage, None, None]:
     fields = ("file", "stored_sha256", "stored_bytes", "has_thumbnail", "removed_picture__image")
     rows = CellImage.objects.select_related("removed_picture").only(*fields).order_by("pk")
-    return rows.iterator(chunk_size=AT_ONCE)
+    yield from rows.iterator(chunk_size=AT_ONCE)
 
 
 def verify_files(*, sample: int | None = None, step: Step = no_step) -> Findings:
@@ -112,26 +110,20 @@ def verify_files(*, sample: int | None = None, step: Step = no_step) -> Findings
     if sample is not None:
         drawn = CellImage.objects.filter(removed_picture=None).order_by("?").values_list("pk", flat=True)
         chosen = set(drawn[:sample])
-    check_images(all_images(), findings, hashed=chosen, step=step)
+    # Closed in any case: what is left of a list in the database would be in the way of what comes next.
+    with closing(all_images()) as images:
+        check_images(images, findings, hashed=chosen, step=step)
     findings.orphans = list(orphans())
     return findings
 
 
 def orphans() -> Iterator[str]:
     """Names of files, older than an hour, that no row names."""
-    folder = Path(default_storage.path(""))
     latest = time.time() - ORPHAN_SECONDS
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and is_older(path, latest))
-    while some := list(islice(files, AT_ONCE)):
-        names = [path.relative_to(folder).as_posix() for path in some]
+    names_of_old = (file.name for file in private_files().files() if file.modified_at < latest)
+    while names := list(islice(names_of_old, AT_ONCE)):
         known = named(names)
         yield from (name for name in names if name not in known)
-
-
-def is_older(path: Path, moment: float) -> bool:
-    with suppress(FileNotFoundError):
-        return path.stat().st_mtime < moment
-    return False
 
 
 def named(names: list[str]) -> set[str]:
@@ -141,8 +133,9 @@ def named(names: list[str]) -> set[str]:
     known: set[str] = set()
     for image in images:
         known |= {str(image.file.name), thumbnails.path_of(image)}
-    known |= set(Batch.objects.filter(pk__in=ids).values_list("archive", flat=True))
-    return known | set(Export.objects.filter(pk__in=ids).values_list("file", flat=True))
+    exports = set(Export.objects.filter(pk__in=ids).values_list("file", flat=True))
+    known |= {name for name in names if drafts.whole_of(name) in exports}
+    return known | set(Batch.objects.filter(pk__in=ids).values_list("archive", flat=True))
 
 
 def stem_of(name: str) -> str:

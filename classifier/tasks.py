@@ -19,10 +19,13 @@ from classifier import (
 )
 from classifier.models import IdempotentRequest
 
+# A full queue is worked on for so long before the next message is fetched: sweeps, seals and a stop wait no longer.
+TURN_SECONDS = 1.0
+
 
 @shared_task(name="classifier.classify_queued")
 def classify_queued() -> int:
-    classified = pipeline.classify_queued()
+    classified = pipeline.classify_queued(TURN_SECONDS)
     if not classified:
         batch_steps.finish_batches()
     # Archives are checked, and exports written, between the micro-batches of others; a trial has its turn only when

@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import Any
 
 from django.conf import settings
-from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
-from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadhandler import FileUploadHandler, TemporaryFileUploadHandler
 from django.template.defaultfilters import filesizeformat
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
@@ -27,8 +29,11 @@ from classifier.picture_layouts import CostlyLayout, WrongChecksum, name_of_refu
 register_heif_opener()
 ACCEPTED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIF")
 FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, WebP or HEIC"
-# The names of the addresses that take an archive.
+# The field of an archive, and the names of the addresses that take one.
+ARCHIVE = "archive"
 ARCHIVE_ADDRESSES = frozenset({"batches", "api-batches"})
+# So much of a picture is held in memory before it goes to a file; a form may bring 200 of them.
+MEMORY_BYTES = 256 * 1024
 TILE_WIDTH, TILE_LENGTH = 322, 323
 SRGB = ImageCms.createProfile("sRGB")
 # Decoding needs memory in proportion to the pixels: few at a time, whatever the number of web threads.
@@ -43,7 +48,25 @@ class CappedUploadHandler(TemporaryFileUploadHandler):
 
     Forms are read before a view is asked, so nothing is written for a stranger or for a field that no form has. Only
     where batches are handed in, and by those who may, a file `archive` is taken that is larger than a picture.
+    A small picture, as most are, stays in memory; an archive is a file from the start, which the storage can move.
     """
+
+    def new_file(self, field_name: str, file_name: str, *about: Any, **more: Any) -> None:
+        if field_name == ARCHIVE:
+            super().new_file(field_name, file_name, *about, **more)
+            return
+        FileUploadHandler.new_file(self, field_name, file_name, *about, **more)
+        # Closed with its request, as Django does it with every file that came.
+        spooled = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115
+        about_file = (self.content_type, 0, self.charset, self.content_type_extra)
+        self.file = UploadedFile(spooled, file_name, *about_file)  # type: ignore[assignment]
+
+    def upload_interrupted(self) -> None:
+        # The file of a picture has no name, and goes when it is closed.
+        if self.field_name == ARCHIVE:
+            super().upload_interrupted()
+        elif hasattr(self, "file"):
+            self.file.close()
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         if start <= self.limit:
@@ -58,11 +81,11 @@ class CappedUploadHandler(TemporaryFileUploadHandler):
         if self.field_name == "file":
             return int(settings.MAX_IMAGE_BYTES)
         address = getattr(self.request, "resolver_match", None)
-        if self.field_name == "archive" and address and address.url_name in ARCHIVE_ADDRESSES:
+        if self.field_name == ARCHIVE and address and address.url_name in ARCHIVE_ADDRESSES:
             return int(settings.MAX_ARCHIVE_BYTES) if user.may(Verb.UPLOAD) else -1
         return -1
 
-    def file_complete(self, file_size: int) -> TemporaryUploadedFile:
+    def file_complete(self, file_size: int) -> UploadedFile:
         self.file.seek(0)
         self.file.size = file_size
         return self.file

@@ -1,5 +1,10 @@
 """Tells the workers that something is queued. The message carries nothing: the rows are the queue."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import structlog
 from celery import current_app
 from django.db import transaction
@@ -7,12 +12,16 @@ from kombu.exceptions import OperationalError
 
 logger = structlog.get_logger(__name__)
 CLASSIFY_QUEUED = "classifier.classify_queued"
+# Between two wake-ups of a web process: what is queued meanwhile shares the next one.
+PAUSE_SECONDS = 0.05
+# How long the end of a web process waits for a broker that hangs; the sweep wakes the workers in its place.
+LAST_SECONDS = 2.0
 
 
 def wake_workers() -> None:
     """Send a wake-up once the open transaction is committed."""
     # Robust: whatever goes wrong with a hint must not look like a failed upload, whose row is committed by now.
-    transaction.on_commit(send_wake_up, robust=True)
+    transaction.on_commit(sender.ask, robust=True)
 
 
 def send_wake_up() -> None:
@@ -23,3 +32,63 @@ def send_wake_up() -> None:
         current_app.send_task(CLASSIFY_QUEUED, retry=False, expires=120, priority=9)
     except OperationalError:
         logger.warning("wake_up_not_sent")
+
+
+class Sender:
+    """Sends the wake-ups that are asked for: in a web process by a thread, elsewhere at once.
+
+    By a thread, as a request should wait neither for a broker that hangs nor for Celery, which needs as long to send a
+    message as the database to keep a picture. Each `ask` is followed by a wake-up that begins after it. The first
+    after a quiet time is sent immediately; those that come within PAUSE_SECONDS of one share the next, since a message
+    costs the web, the broker and a worker more than a row does, and a worker takes what is queued several at a time.
+    """
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.asked, self.over = threading.Event(), threading.Event()
+        self.wanted = False
+        self.context: dict[str, Any] = {}
+
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """For the life of a web process, after its fork. What is asked for by its end is still sent."""
+        self.asked.clear()
+        self.over.clear()
+        self.thread = thread = threading.Thread(target=self.send_until_over, name="wake-ups", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.thread = None
+            self.over.set()
+            self.asked.set()
+            thread.join(LAST_SECONDS)
+
+    def ask(self) -> None:
+        if self.thread is None:
+            send_wake_up()
+            return
+        # The lines of the task name the request that asked last.
+        self.context = structlog.contextvars.get_contextvars()
+        self.wanted = True
+        self.asked.set()
+
+    def send_until_over(self) -> None:
+        while self.asked.wait():
+            self.asked.clear()
+            if self.wanted:
+                self.wanted = False
+                self.send_for(self.context)
+            if self.over.is_set() and not self.asked.is_set():
+                return
+            self.over.wait(PAUSE_SECONDS)
+
+    def send_for(self, context: dict[str, Any]) -> None:
+        with structlog.contextvars.bound_contextvars(**context):
+            try:
+                send_wake_up()
+            except Exception:
+                logger.exception("wake_up_not_sent")
+
+
+sender = Sender()

@@ -34,7 +34,7 @@ def count(figures: Mapping[Figure, float]) -> None:
     added = {as_key(figure): number for figure, number in figures.items() if number}
     if not added:
         return
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         row, _ = WorkerCounts.objects.select_for_update().get_or_create(slot=own_slot())
         for key, number in added.items():
             row.totals[key] = row.totals.get(key, 0) + number

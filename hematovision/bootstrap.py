@@ -31,6 +31,9 @@ TASKS = {
     "install": (EVERYTHING, None),
     "test": (EVERYTHING, ["-m", "tests.run"]),
     "test-all": (EVERYTHING, ["-m", "tests.run", "--long"]),
+    "bench": (EVERYTHING, ["-m", "bench"]),
+    "bench-quick": (EVERYTHING, ["-m", "bench", "--quick"]),
+    "bench-soak": (EVERYTHING, ["-m", "bench", "--only", "soak"]),
 }
 GIGABYTE = 1000**3
 ROOM = {SERVING: 1 * GIGABYTE, EVERYTHING: 5 * GIGABYTE}

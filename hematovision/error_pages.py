@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from django.views.decorators.csrf import requires_csrf_token
 
 from classifier.api.errors import BROKEN_OFF, problem
-from classifier.errors import NO_ROOM, Unavailable, database_unavailable, storage_full
+from classifier.errors import NO_ROOM, StorageUnavailable, Unavailable, database_unavailable, storage_full
 
 SENTENCES = {
     400: "The request could not be understood. Go back and try again.",
@@ -74,7 +74,9 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 
 
 def what_is_missing(error: BaseException | None) -> Unavailable | None:
-    """Whether it was the disk or the database that failed, and not the program."""
+    """Whether it was the disk, the object store or the database that failed, and not the program."""
+    if isinstance(error, StorageUnavailable):
+        return error
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return storage_full()
     if isinstance(error, OperationalError | InterfaceError):

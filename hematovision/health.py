@@ -1,9 +1,7 @@
 """For load balancers and operators: is the process alive, and could it classify an image now?"""
 
-import tempfile
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import structlog
 from celery import current_app
@@ -16,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from kombu.exceptions import OperationalError
 
 from classifier import readiness, storage_use
+from classifier.storage import private_files
 
 logger = structlog.get_logger(__name__)
 Check = Callable[[], str | None]
@@ -72,7 +71,7 @@ def broker() -> str | None:
 
 def disk() -> str | None:
     """Room for the next pictures: below the floor the instance is not ready, below the banner's limit it warns."""
-    seen = storage_use.look_at(Path(settings.MEDIA_ROOT))
+    seen = storage_use.look()
     if seen is None:
         return None
     if seen.free < settings.DISK_FREE_FLOOR:
@@ -81,16 +80,8 @@ def disk() -> str | None:
 
 
 def media() -> str | None:
-    """Whether a picture could be written, by writing one page: permissions alone tell nothing of a read-only disk."""
-    folder = Path(settings.MEDIA_ROOT)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A file without a name: even a process that is killed here leaves nothing behind.
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(4096))
-    except OSError:
-        return "media_not_writable"
-    return None
+    """Whether a picture could be stored now."""
+    return private_files().obstacle()
 
 
 def model() -> str | None:

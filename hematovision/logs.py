@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from django.conf import settings
@@ -14,24 +14,26 @@ PROBES = {"/healthz", "/readyz", "/metrics"}
 
 
 class RequestLogMiddleware(RequestMiddleware):
-    """Logs requests by method and route. Health probes are left out."""
+    """Logs requests by method and route, each in one line when it is answered. Health probes are left out."""
 
     def __call__(self, request: HttpRequest) -> Any:
         return self.get_response(request) if request.path in PROBES else super().__call__(request)
+
+    def prepare(self, request: HttpRequest) -> None:
+        structlog.contextvars.bind_contextvars(request_id=str(uuid4()), ip=client_address(request))
+        # Who has no session is known by a token, or by nobody, once the view has asked.
+        if settings.SESSION_COOKIE_NAME in request.COOKIES:
+            self.bind_user_id(request)
 
     @staticmethod
     def format_request(request: HttpRequest) -> str:
         return f"{request.method} {shown_path(request)}"
 
-    @classmethod
-    def bind_ip(cls, request: HttpRequest) -> None:
-        structlog.contextvars.bind_contextvars(ip=client_address(request))
-
 
 def shown_path(request: HttpRequest) -> str:
     """The route with ids filled in; whatever else stands in a path (a reset key, a typed name) is not for logs."""
     try:
-        match = resolve(request.path_info)
+        match = request.resolver_match or resolve(request.path_info)
     except Resolver404:
         return "(no such page)"
     route = f"/{match.route}"

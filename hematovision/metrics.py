@@ -7,7 +7,6 @@ processes answers. The numbers of the clinical flow are made in `classifier.metr
 import platform
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 import django
 import structlog
@@ -23,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from classifier import metrics as clinical
-from classifier.storage_use import look_at
+from classifier.storage_use import look
 from hematovision.logs import client_address
 from hematovision.version import VERSION
 
@@ -83,7 +82,7 @@ def build() -> Metric:
 
 
 def disk() -> Iterator[Metric]:
-    found = look_at(Path(settings.MEDIA_ROOT))
+    found = look()
     if found:
         yield GaugeMetricFamily("hematovision_disk_free_bytes", "Free on the disk of the originals.", found.free)
         yield GaugeMetricFamily("hematovision_disk_total_bytes", "Size of the disk of the originals.", found.total)

@@ -14,8 +14,10 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from hematovision import lost_connections
 from hematovision.kept_key import kept_key
 from hematovision.log_lines import described
+from hematovision.media_storage import media_storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -104,7 +106,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "hematovision.policy.PolicyMiddleware",
     "django_permissions_policy.PermissionsPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -157,8 +159,10 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # The tests use a file as well: an in-memory database locks in other ways than the one that people use.
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
 else:
-    DATABASES["default"]["CONN_MAX_AGE"] = 60
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"] |= {"ENGINE": "hematovision.postgresql", "CONN_HEALTH_CHECKS": True}
+    DATABASES["default"]["OPTIONS"] = lost_connections.POSTGRESQL | DATABASES["default"].get("OPTIONS", {})
+# Each thread keeps its connection: opening one costs as much as an upload's statements, of SQLite's as well.
+DATABASES["default"]["CONN_MAX_AGE"] = 60
 # Our own token model stands in for knox's, whose migrations would still make the table that nobody uses.
 MIGRATION_MODULES = {"knox": None}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -185,7 +189,7 @@ def broker_url() -> str:
 CLAIM_SECONDS = env.int("CLAIM_SECONDS", 60)
 SWEEP_SECONDS = env.int("SWEEP_SECONDS", 30)
 TASK_SECONDS = env.int("TASK_SECONDS", 45)
-MICRO_BATCH_SIZE = env.int("MICRO_BATCH_SIZE", 16)
+MICRO_BATCH_SIZE = env.int("MICRO_BATCH_SIZE", 32)
 MODEL_THREADS = env.int("MODEL_THREADS", 2)
 # Where more waits, service accounts are asked to come again; people's pictures are still taken.
 QUEUE_LIMIT = env.int("QUEUE_LIMIT", 20_000)
@@ -267,7 +271,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Source maps are for developers' tools only, and the biggest of the static files.
 WHITENOISE_SKIP_COMPRESS_EXTENSIONS = ["map", "png", "jpg", "webp", "gz", "woff", "woff2"]
 STORAGES = {
-    "default": {"BACKEND": "classifier.storage.PrivateStorage"},
+    "default": media_storage(env, secret),
     "staticfiles": {"BACKEND": "hematovision.static_files.HashedStaticFiles"},
 }
 

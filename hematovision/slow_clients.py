@@ -14,6 +14,8 @@ from typing import Any
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from classifier.wakeup import sender
+
 # After so many seconds a client must have sent so many bytes a second, or it is a slow one.
 FAST_SECONDS, FAST_BYTES = 2.0, 32 * 1024
 # What even a slow one must do, where there is room for it.
@@ -85,7 +87,9 @@ class PatientWorker(ThreadWorker):
 
     def init_process(self) -> None:
         self.places = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
-        super().init_process()
+        # It returns when the process ends; threads live from here on, as they would not outlive the fork.
+        with sender.in_background():
+            super().init_process()
 
     def handle(self, conn: TConn) -> Any:
         if conn.initialized:

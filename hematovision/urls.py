@@ -12,6 +12,8 @@ from hematovision import error_pages, health, metrics
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
+    # First, as programs ask the most often; the pages have dozens of addresses to be compared with.
+    path("api/v1/", include("classifier.api.urls")),
     path("", include("classifier.urls")),
     path("accounts/", include("accounts.urls")),
     # The own password has one page, whose changes are in the audit trail.
@@ -19,7 +21,6 @@ urlpatterns = [
     # Django's "view on site": no row here has such a page, and its view fails on an id of another kind.
     re_path("^admin/r/", error_pages.not_found, {"exception": Http404()}),
     path("admin/", admin.site.urls),
-    path("api/v1/", include("classifier.api.urls")),
     path("healthz", login_not_required(health.healthz), name="healthz"),
     path("readyz", login_not_required(health.readyz), name="readyz"),
     path("metrics", login_not_required(metrics.metrics), name="metrics"),

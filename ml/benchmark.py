@@ -45,9 +45,9 @@ def benchmark(bundle: Path, folder: Path) -> dict[str, Any]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        _measured(predictor, files[:BATCH])
+        part_times(predictor, files[:BATCH])
         progress = Progress("benchmark", _ROUNDS)
-        rounds = list(progress.each(_measured(predictor, files) for _ in range(_ROUNDS)))
+        rounds = list(progress.each(part_times(predictor, files) for _ in range(_ROUNDS)))
     finally:
         cv2.setNumThreads(threads)
     median = {part: round(statistics.median(each[part] for each in rounds), 4) for part in rounds[0]}
@@ -89,8 +89,8 @@ def _as_jpegs(pictures: Sequence[Path]) -> list[bytes]:
     return files
 
 
-def _measured(predictor: LiteRTPredictor, files: Sequence[bytes]) -> dict[str, float]:
-    """Milliseconds a picture of each part, over all files once."""
+def part_times(predictor: LiteRTPredictor, files: Sequence[bytes]) -> dict[str, float]:
+    """Milliseconds of processor time a picture of each part, over all files once."""
     watch = _Watch()
     for start in range(0, len(files), BATCH):
         block = files[start : start + BATCH]

@@ -11,6 +11,9 @@ from PIL import Image, ImageOps
 
 from ml.errors import UnreadableImage
 
+# Whoever has many pictures reads them in threads of his own; more inside each only get in the way.
+cv2.setNumThreads(1)
+
 Pixels = NDArray[np.uint8]
 
 SMALLEST_SIDE = 32

@@ -94,20 +94,36 @@ class _Stain:
         return float(np.hypot(max(across, 0), max(down, 0)))
 
 
-def balance_white(image: Pixels) -> Floats:
-    """Return an RGB picture (h, w, 3) as float32 in 0..255, with its brightest quarter at 235 in every channel."""
+def balance_white(image: Pixels) -> tuple[Floats, Floats, Floats]:
+    """Return red, green and blue of an RGB picture (h, w, 3), each float32 (h, w) in 0..255, with the picture's
+    brightest quarter at 235.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    brightest = np.partition(grey, grey.size * 3 // 4, axis=None)[grey.size * 3 // 4]
-    white = np.array(cv2.mean(image, (grey >= brightest).astype(np.uint8))[:3], np.float32)
-    return np.minimum(image * (_WHITE / np.maximum(white, 80)).astype(np.float32), np.float32(255))
+    # Counting the 256 values takes a fraction of what ordering the pixels does.
+    not_above = cv2.calcHist([grey], [0], None, [256], [0, 256]).cumsum()
+    brightest = int(not_above.searchsorted(grey.size * 3 // 4, side="right"))
+    white = np.array(cv2.mean(image, cv2.compare(grey, brightest, cv2.CMP_GE))[:3], np.float32)
+    factors = (_WHITE / np.maximum(white, 80)).astype(np.float32)
+    # Channel by channel: numpy is slow on an inner axis of three.
+    red, green, blue = (_scaled(channel, factor) for channel, factor in zip(cv2.split(image), factors, strict=True))
+    return red, green, blue
 
 
-def stain_score(balanced: Floats) -> Floats:
-    """Return how violet each pixel of a balanced RGB picture (h, w, 3) is, float32 (h, w) in 0..255, smoothed."""
-    red, green, blue = cv2.split(balanced)
-    violet = np.maximum(cv2.min(red, blue) - green + (blue - red) / 2, 0)
+def _scaled(channel: Pixels, factor: np.float32) -> Floats:
+    values = channel.astype(np.float32)
+    values *= factor
+    return np.minimum(values, np.float32(255), out=values)
+
+
+def stain_score(red: Floats, green: Floats, blue: Floats) -> Floats:
+    """Return how violet each pixel of a balanced picture is, float32 (h, w) in 0..255, smoothed."""
+    violet = np.asarray(cv2.min(red, blue), np.float32)
+    violet -= green
+    violet += (blue - red) / 2
+    np.maximum(violet, 0, out=violet)
     brightness = cv2.max(cv2.max(red, green), blue) + np.float32(_DARKEST)
-    return np.asarray(cv2.GaussianBlur(violet * (255 / brightness), (0, 0), 1.6), np.float32)
+    violet *= 255 / brightness
+    return np.asarray(cv2.GaussianBlur(violet, (0, 0), 1.6), np.float32)
 
 
 def find_leukocytes(image: Pixels) -> list[Leukocyte]:
@@ -118,9 +134,9 @@ def find_leukocytes(image: Pixels) -> list[Leukocyte]:
     """
     small = shrink(image, THUMBNAIL)
     factor = max(image.shape[:2]) / max(small.shape[:2])
-    balanced = balance_white(small)
-    score = stain_score(balanced)
-    is_empty = balanced[..., 1] > _EMPTY
+    red, green, blue = balance_white(small)
+    score = stain_score(red, green, blue)
+    is_empty = green > _EMPTY
     whole = _lobes_joined(list(_stains(score)), score, is_empty)
     found = [cell for stain in whole for cell in _touching_cells(stain, score, is_empty)]
     found.sort(key=lambda stain: stain.strength, reverse=True)
@@ -138,23 +154,22 @@ def _stains(score: Floats) -> Iterator[_Stain]:
     levels = np.minimum(score, 255).astype(np.uint8)
     otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
     is_stained = score > max(_OTSU_SHARE * otsu, _LEAST_SCORE)
-    if is_stained.mean() > _MOST_STAINED:
+    if np.count_nonzero(is_stained) / is_stained.size > _MOST_STAINED:
         otsu, _ = cv2.threshold(levels[is_stained], 0, 255, cv2.THRESH_OTSU)
         is_stained = score > max(otsu, _LEAST_SCORE)
     lobes_joined = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-    mask = cv2.morphologyEx(is_stained.astype(np.uint8), cv2.MORPH_CLOSE, lobes_joined)
-    count, marks, stats, _ = cv2.connectedComponentsWithStats(mask)
-    for mark in range(1, count):
-        left, top, width, height, area = (int(value) for value in stats[mark])
-        if area >= _SMALLEST_SHARE * mask.size:
-            inside = marks[top : top + height, left : left + width] == mark
-            yield _stain(inside, left, top, score)
+    mask = cv2.morphologyEx(is_stained.view(np.uint8), cv2.MORPH_CLOSE, lobes_joined)
+    # The fastest of them on small pictures; 16 bits hold more marks than a thumbnail has parts.
+    _, marks, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_16U, cv2.CCL_GRANA)
+    for mark in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _SMALLEST_SHARE * mask.size) + 1:
+        left, top, width, height, _ = stats[mark].tolist()
+        yield _stain(marks[top : top + height, left : left + width] == mark, left, top, score)
 
 
 def _stain(inside: NDArray[np.bool_], left: int, top: int, score: Floats) -> _Stain:
     height, width = inside.shape
     strength = float(score[top : top + height, left : left + width][inside].sum())
-    return _Stain(left, top, inside.astype(np.uint8), strength, int(inside.sum()))
+    return _Stain(left, top, inside.view(np.uint8), strength, int(np.count_nonzero(inside)))
 
 
 def _lobes_joined(stains: list[_Stain], score: Floats, is_empty: NDArray[np.bool_]) -> list[_Stain]:

@@ -17,7 +17,7 @@ from ml.images import decode
 from ml.labels import display_name
 from ml.locate import Box
 from ml.model_card import GATE_FILE, HEAD_FILE, MODEL_FILE, ModelCard, verify_bundle
-from ml.preprocess import Found, PreparedCell, prepare_cell
+from ml.preprocess import Found, PreparedCell, prepare_cell, shown_part
 from ml.runtime import Runtime
 
 __all__ = [
@@ -81,8 +81,11 @@ class Predictor(Protocol):
 
     card: ModelCard
 
-    def prepare(self, image: bytes) -> PreparedCell:
-        """Decode, locate, cut and resize one picture. Thread-safe. Raises UnreadableImage."""
+    def prepare(self, image: bytes, *, shown_side: int = 0) -> PreparedCell:
+        """Decode, locate, cut and resize one picture; with `shown_side`, in px, `shown` is made too. Thread-safe.
+
+        Raises UnreadableImage.
+        """
         ...
 
     def predict(self, prepared: Sequence[PreparedCell]) -> list[CellPrediction]:
@@ -99,11 +102,16 @@ class LiteRTPredictor:
         self.head = head
         self.gate = gate
 
-    def prepare(self, image: bytes) -> PreparedCell:
-        """Decode, locate, cut and resize one picture. Thread-safe. Raises UnreadableImage."""
+    def prepare(self, image: bytes, *, shown_side: int = 0) -> PreparedCell:
+        """Decode, locate, cut and resize one picture; with `shown_side`, in px, `shown` is made too. Thread-safe.
+
+        Raises UnreadableImage.
+        """
         started = time.perf_counter()
-        prepared = prepare_cell(decode(image), self.card.input_size)
-        return replace(prepared, prepare_ms=_milliseconds_since(started))
+        picture = decode(image)
+        prepared = prepare_cell(picture, self.card.input_size)
+        shown = shown_part(picture, prepared, shown_side) if shown_side else None
+        return replace(prepared, shown=shown, prepare_ms=_milliseconds_since(started))
 
     def predict(self, prepared: Sequence[PreparedCell]) -> list[CellPrediction]:
         """Classify prepared pictures, at least one, and every leukocyte of theirs, in one call of the runtime."""

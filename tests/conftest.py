@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -15,10 +16,10 @@ from accounts.fact_triggers import install_fact_triggers
 from accounts.models import Laboratory, User
 from accounts.roles import Role
 from accounts.tokens import create_token
-from classifier import services, tasks
-from classifier.model_registry import register_bundle
+from classifier import model_registry, services, tasks
 from classifier.models import Case, CellImage, ModelVersion
-from ml.model_card import shipped_bundle
+from ml.model_card import ModelCard, shipped_bundle, verify_bundle
+from tests.object_store import ObjectStore
 from tests.pictures import jpeg_of_cell, real_image_files
 from tests.servers import RunningServer
 from tests.stage import POSTGRESQL, REDIS
@@ -86,6 +87,27 @@ def private_files(settings: Any, tmp_path: Path) -> None:
         "default": {"BACKEND": "classifier.storage.PrivateStorage"},
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """A real store that speaks S3."""
+    store = ObjectStore()
+    try:
+        store.start()
+        yield store
+    finally:
+        store.stop()
+
+
+@pytest.fixture
+def in_a_bucket(object_store: ObjectStore, settings: Any, tmp_path: Path) -> ObjectStore:
+    """This test's files lie in the store, below a prefix of its own; the worker's own disk is another folder."""
+    options = {**object_store.options, "prefix": tmp_path.name + uuid4().hex[:8]}
+    backend = "classifier.bucket_storage.BucketStorage"
+    settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
+    settings.VAR_DIR = tmp_path / "var"
+    return object_store
 
 
 @pytest.fixture
@@ -162,10 +184,18 @@ def api() -> Callable[..., APIClient]:
     return client_of
 
 
+@pytest.fixture(scope="session")
+def shipped_card() -> ModelCard:
+    """The card of the shipped bundle, whose files are hashed once and not for every test."""
+    return verify_bundle(shipped_bundle())
+
+
 @pytest.fixture
-def model_version(db: None) -> ModelVersion:
+def model_version(db: None, shipped_card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
     """The shipped model, registered and active."""
-    return register_bundle(shipped_bundle())
+    with monkeypatch.context() as known:
+        known.setattr(model_registry, "verify_bundle", lambda _bundle: shipped_card)
+        return model_registry.register_bundle(shipped_bundle())
 
 
 @pytest.fixture

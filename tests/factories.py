@@ -13,7 +13,8 @@ from classifier import services
 from classifier.models import Case, CellImage, ImageStatus, ModelVersion, Prediction
 from tests.pictures import jpeg_of_cell
 
-seeds = itertools.count(1000)
+# As many different pictures as any test needs; they are drawn once and used again by the next ones.
+seeds = itertools.cycle(range(1000, 1400))
 
 
 def image_in_state(status: str, *, case: Case, uploaded_by: User, **fields: Any) -> CellImage:

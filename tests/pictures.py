@@ -2,7 +2,7 @@
 
 import io
 import random
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -37,6 +37,7 @@ def drawn_cell(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(1.2))
 
 
+@lru_cache(maxsize=1024)
 def jpeg_of_cell(seed: int, size: tuple[int, int] = (224, 224)) -> bytes:
     return encoded(drawn_cell(seed, size), "JPEG", quality=90)
 

@@ -14,11 +14,18 @@ from accounts.models import User
 from classifier import services, uploads
 from classifier.errors import UploadRejected
 from classifier.models import Batch, Case, CellImage
+from classifier.services import room as rooms
 from tests.pictures import jpeg_of_cell
 from tests.zips import cells, zip_of
 
 Api = Callable[..., APIClient]
 MakeImage = Callable[..., CellImage]
+
+
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left of the room that another test has found."""
+    monkeypatch.setattr(rooms, "room", rooms.Room())
 
 
 def picture(seed: int) -> dict[str, Any]:

@@ -21,12 +21,12 @@ DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
-SETTINGS = (ROOT / "hematovision" / "settings.py").read_text()
-EXAMPLE = re.findall(r"^#?([A-Z][A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+SETTINGS = "".join((ROOT / "hematovision" / name).read_text() for name in ("settings.py", "media_storage.py"))
+EXAMPLE = re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
 def variables_that_settings_read() -> set[str]:
-    return set(re.findall(r"(?:env\.\w+|secret)\(\s*\"([A-Z_]+)\"", SETTINGS))
+    return set(re.findall(r"(?:env\.\w+|secret)\(\s*\"([A-Z0-9_]+)\"", SETTINGS))
 
 
 def stages() -> dict[str, str]:
@@ -135,6 +135,29 @@ def test_compose_refers_only_to_what_it_defines() -> None:
     assert set(hosts) <= set(SERVICES)
 
 
+def test_compose_can_run_several_of_web_and_worker() -> None:
+    """No name and no single port that two containers would both want; of beat there is one."""
+    for name in ("web", "worker"):
+        assert "container_name" not in SERVICES[name]
+        assert "hostname" not in SERVICES[name]
+    assert SERVICES["web"]["ports"] == ["127.0.0.1:${WEB_PORTS:-8000}:8000"]
+    assert "ports" not in SERVICES["worker"]
+
+
+def test_both_images_can_speak_to_a_bucket() -> None:
+    """By a build argument, which compose gives where S3_BUCKET is set."""
+    assert "${S3:+-r requirements-s3.txt}" in stages()["web-packages"]
+    assert stages()["worker-packages"].startswith("FROM web-packages")
+    for name in ("web", "worker"):
+        assert SERVICES[name]["build"]["args"] == {"S3": "${S3_BUCKET:+1}"}
+    pins = re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / "requirements-s3.txt").read_text(), re.MULTILINE)
+    web = re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / "requirements-web.txt").read_text(), re.MULTILINE)
+    names = {pin.split("==")[0] for pin in pins}
+    assert "botocore" in names
+    # What both need has one version.
+    assert {pin for pin in web if pin.split("==")[0] in names} <= set(pins)
+
+
 def test_compose_commands_exist() -> None:
     commands = [SERVICES[name]["command"] for name in OURS if "command" in SERVICES[name]]
     assert len(commands) == 2
@@ -147,12 +170,12 @@ def test_compose_sets_only_variables_that_are_read() -> None:
     known = variables_that_settings_read()
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known, name
-    for variable in re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()):
+    for variable in re.findall(r"\$\{([A-Z0-9_]+)", (ROOT / "docker-compose.yml").read_text()):
         assert variable in EXAMPLE
 
 
 def test_example_lists_every_variable_that_is_read_and_no_other() -> None:
-    beside_the_settings = {"HEMATOVISION_DATA", "POSTGRES_PASSWORD"}
+    beside_the_settings = {"HEMATOVISION_DATA", "POSTGRES_PASSWORD", "WEB_PORTS"}
     assert len(EXAMPLE) == len(set(EXAMPLE))
     assert set(EXAMPLE) == variables_that_settings_read() | beside_the_settings
 

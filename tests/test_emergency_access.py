@@ -17,16 +17,22 @@ from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, User
 from accounts.roles import ROLE_VERBS, Role, Verb
-from classifier import services
+from classifier import services, urls
 from classifier.emergency_middleware import OPENED_PAGES
 from classifier.errors import HematoVisionError, TooManyTries
 from classifier.models import Case, CellImage, EmergencyAccess, ModelVersion, Notification, Review
 from tests.conftest import PASSWORD, person
 from tests.factories import prediction_of
-from tests.test_visibility import ABOUT_SOMETHING, OTHERS
 
 SignIn = Callable[[User], Client]
 MakeImage = Callable[..., CellImage]
+# Every address of a case or an image, found in the URL conf, so that a new one can't be forgotten.
+ABOUT_SOMETHING = {
+    str(pattern.name): sorted(pattern.pattern.converters)
+    for pattern in urls.urlpatterns
+    if {"case_id", "image_id"} & set(pattern.pattern.converters)
+}
+OTHERS = {"version": 1, "kind": "pdf"}
 REASON = "Bleeding in theatre; the day lab of this patient is closed"
 
 

@@ -561,7 +561,9 @@ def test_page_is_read_in_a_fixed_number_of_queries(
         prediction_of(make_image("classified", classified_at=timezone.now()), model_version)
     client = sign_in(request.getfixturevalue(who))
 
-    with django_assert_max_num_queries(11):
+    # The first look of an hour also keeps the total of what is older.
+    client.get(PAGE)
+    with django_assert_max_num_queries(12):
         client.get(PAGE)
 
 

@@ -154,3 +154,16 @@ def test_log_lines_of_a_request_share_its_id(
         finished[-1]["request_id"]
     }
     assert "user_agent" not in str(lines)
+
+
+def test_request_with_a_token_is_one_line_that_names_its_user(
+    api: Callable[..., APIClient], technologist: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = api(technologist)
+    caplog.set_level(logging.INFO)
+
+    client.get("/api/v1/cell-types/")
+
+    [line] = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    assert (line["event"], line["request"]) == ("request_finished", "GET /api/v1/cell-types/")
+    assert (line["code"], line["user_id"]) == (200, str(technologist.pk))

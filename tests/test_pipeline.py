@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from classifier import pipeline
@@ -34,8 +35,8 @@ class FaultyPredictor:
         self.card = real.card
         self.poison = poison
 
-    def prepare(self, content: bytes) -> Any:
-        return self.real.prepare(content)
+    def prepare(self, image: bytes, *, shown_side: int = 0) -> Any:
+        return self.real.prepare(image, shown_side=shown_side)
 
     def predict(self, prepared: Any) -> Any:
         if any(cell.width in self.poison for cell in prepared):
@@ -317,10 +318,10 @@ def test_unreadable_picture_fails_and_its_neighbour_does_not(
     real = loaded.predictor.prepare
     contents = Path(bad.file.path).read_bytes()
 
-    def prepare(content: bytes) -> Any:
+    def prepare(content: bytes, **asked: Any) -> Any:
         if content == contents:
             raise UnreadableImage("unreadable", "No picture.")
-        return real(content)
+        return real(content, **asked)
 
     monkeypatch.setattr(loaded.predictor, "prepare", prepare)
     pipeline.classify_queued()
@@ -465,3 +466,47 @@ def test_rows_are_locked_in_the_order_in_which_a_paused_batch_locks_them(
     make_image("claimed", claim_expires_at=timezone.now() - timedelta(hours=1))
     assert pipeline.sweep_expired_claims() == 1
     assert orders == [("pk",)] * 5
+
+
+# --- A turn ----------------------------------------------------------------------------------------------------
+
+
+def test_turn_goes_on_until_nothing_is_queued_or_its_time_is_over(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MICRO_BATCH_SIZE = 1
+    sent: list[int] = []
+    monkeypatch.setattr(pipeline, "send_wake_up", lambda: sent.append(1))
+    for _ in range(4):
+        make_image()
+
+    assert pipeline.classify_queued(0) == 1
+    assert sent == [1], "somebody goes on with the rest"
+    assert pipeline.classify_queued(60) == 3
+    assert sent == [1], "nothing is left to wake anybody for"
+
+
+def test_large_pictures_are_claimed_few_at_a_time(
+    make_image: MakeImage, loaded: pipeline.LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [make_image() for _ in range(3)]
+    pixels = [image.width * image.height for image in images]
+    monkeypatch.setattr(pipeline, "MOST_PIXELS", pixels[0] + pixels[1])
+
+    assert [image.pk for image in pipeline.claim_batch(3).images] == [image.pk for image in images[:2]]
+
+    monkeypatch.setattr(pipeline, "MOST_PIXELS", 1)
+    assert [image.pk for image in pipeline.claim_batch(3).images] == [images[2].pk]
+
+
+def test_claim_waits_for_no_disk_and_a_completion_does(make_image: MakeImage, loaded: pipeline.LoadedModel) -> None:
+    make_image()
+    with CaptureQueriesContext(connection) as asked:
+        claim = pipeline.claim_batch(1)
+    waits_not = [each["sql"] for each in asked.captured_queries if "synchronous_commit" in each["sql"]]
+    assert waits_not == (["SET LOCAL synchronous_commit = off"] if connection.vendor == "postgresql" else [])
+
+    with CaptureQueriesContext(connection) as asked:
+        pipeline.classify_batch(claim, loaded)
+    assert not [each for each in asked.captured_queries if "synchronous_commit" in each["sql"]]
+    assert len(asked) <= 14

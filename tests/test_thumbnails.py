@@ -43,11 +43,11 @@ def test_worker_makes_a_small_picture_under_a_name_of_ids(thumbnail: CellImage) 
     picture = Image.open(path)
 
     assert thumbnail.has_thumbnail
-    assert picture.format == "WEBP"
+    assert picture.format == "JPEG"
     assert max(picture.size) == 192
     assert path.stat().st_size < 8000
     assert path.stat().st_mode & 0o777 == 0o600
-    assert path.name == f"{thumbnail.pk}.webp"
+    assert path.name == f"{thumbnail.pk}.jpg"
     assert str(thumbnail.case.laboratory_id) in str(path)
 
 
@@ -124,7 +124,7 @@ def test_full_disk_never_stops_a_classification(
         raise OSError(28, "No space left on device")
 
     image = make_image()
-    monkeypatch.setattr("classifier.thumbnails.os.replace", full)
+    monkeypatch.setattr("classifier.storage.os.replace", full)
     pipeline.classify_queued()
 
     image.refresh_from_db()
@@ -203,7 +203,7 @@ def test_thumbnail_is_served_to_who_may_see_it_and_asked_about_each_time(
         response = client.get(url)
 
     assert b"".join(response) == stored(thumbnail).read_bytes()
-    assert response["Content-Type"] == "image/webp"
+    assert response["Content-Type"] == "image/jpeg"
     assert response["Cache-Control"] == "private, no-cache"
     assert response["X-Content-Type-Options"] == "nosniff"
 

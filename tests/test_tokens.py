@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
@@ -171,6 +173,49 @@ def test_page_costs_the_same_however_many_tokens_there_are(
 
     with django_assert_num_queries(4):
         assert client.get(PAGE).status_code == 200
+
+
+# --- What a token opens ----------------------------------------------------------------------------------------
+
+
+def test_each_request_asks_once_who_it_is(technologist: User) -> None:
+    token = create_token(user=technologist)
+    client = APIClient(HTTP_AUTHORIZATION=f"Token {token}")
+    assert client.get("/api/v1/cell-types/").status_code == 200
+
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get("/api/v1/cell-types/").status_code == 200
+
+    assert len([query for query in queries if '"accounts_' in query["sql"]]) == 1
+
+
+def test_token_ends_with_its_time_its_owner_and_itself(technologist: User) -> None:
+    token = create_token(user=technologist)
+    assert api_status(token) == 200
+
+    User.objects.update(is_active=False)
+    assert api_status(token) == 401
+    User.objects.update(is_active=True)
+    assert api_status(token) == 200
+    ApiToken.objects.update(expiry=timezone.now() - timedelta(seconds=1))
+    assert api_status(token) == 401
+    ApiToken.objects.update(expiry=timezone.now() + timedelta(minutes=1))
+    assert api_status(token) == 200
+    assert api_status(token[:-1] + ("0" if token[-1] != "0" else "1")) == 401
+    ApiToken.objects.all().delete()
+    assert api_status(token) == 401
+
+
+def test_row_of_a_token_that_ran_out_goes_when_its_owner_uses_another(technologist: User, reader: User) -> None:
+    gone = create_token(user=technologist, name="old")
+    theirs = create_token(user=reader, name="theirs")
+    ApiToken.objects.update(expiry=timezone.now() - timedelta(days=1))
+    assert api_status(gone) == 401
+
+    assert api_status(create_token(user=technologist, name="new")) == 200
+
+    assert sorted(ApiToken.objects.values_list("name", flat=True)) == ["new", "theirs"]
+    assert api_status(theirs) == 401
 
 
 # --- Service accounts ------------------------------------------------------------------------------------------

@@ -4,74 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
-from classifier import services, urls
 from classifier.models import Case, CellImage, ModelVersion
-from tests.conftest import PASSWORD
-from tests.factories import prediction_of
 
 SignIn = Callable[[User], Client]
 MakeImage = Callable[..., CellImage]
-Upload = Callable[..., SimpleUploadedFile]
 FRAGMENT = {"X-Fragment": "1"}
 
 
-# --- Who may see what ------------------------------------------------------------------------------------------
-
-# Every address of a case or an image, found in the URL conf, so that a new one can't be forgotten.
-ABOUT_SOMETHING = {
-    str(pattern.name): sorted(pattern.pattern.converters)
-    for pattern in urls.urlpatterns
-    if {"case_id", "image_id"} & set(pattern.pattern.converters)
-}
-OTHERS = {"version": 1, "kind": "pdf"}
+# --- Who may see what (address by address and role by role: tests/test_isolation.py) ----------------------------
 OPEN_TO_ALL = {"about", "account_login", "account_reset_password", "healthz", "api-schema", "api-docs"}
-
-
-@pytest.mark.parametrize("page", ABOUT_SOMETHING)
-def test_stranger_gets_404_for_what_belongs_to_another_laboratory(
-    page: str,
-    sign_in: SignIn,
-    stranger: User,
-    reader: User,
-    technologist: User,
-    make_image: MakeImage,
-    model_version: ModelVersion,
-) -> None:
-    image = make_image("classified")
-    prediction_of(image, model_version)
-    services.review_image(actor=technologist, image=image, verdict="CONFIRMED")
-    services.release_report(actor=reader, case=image.case, password=PASSWORD, reason="one cell")
-    ids = {"case_id": image.case_id, "image_id": image.pk, **OTHERS}
-    url = reverse(page, kwargs={name: ids[name] for name in ABOUT_SOMETHING[page]})
-    client = sign_in(stranger)
-
-    # An address for forms sends who comes by a link to the form's page, which is not there either.
-    assert client.get(url, follow=True).status_code == 404
-    assert client.post(url, {"file": SimpleUploadedFile("cell.jpg", b"cell")}).status_code in {404, 405}
-    # The image of this test never went through the worker, so it has no thumbnail.
-    assert sign_in(reader).get(url, follow=True).status_code == (404 if page == "image-thumbnail" else 200)
-
-
-@pytest.mark.parametrize("actor", ["reader", "auditor", "lab_admin"])
-@pytest.mark.parametrize("page", ["case", "image", "image-file", "image-heat-map", "home", "cases", "images"])
-def test_every_role_of_the_laboratory_sees_its_cases_and_images(
-    actor: str,
-    page: str,
-    sign_in: SignIn,
-    make_image: MakeImage,
-    model_version: ModelVersion,
-    request: pytest.FixtureRequest,
-) -> None:
-    image = make_image("classified")
-    prediction_of(image, model_version)
-    about = [] if page in {"home", "cases", "images"} else [image.case_id if page == "case" else image.pk]
-
-    assert sign_in(request.getfixturevalue(actor)).get(reverse(page, args=about)).status_code == 200
 
 
 def test_platform_operator_sees_no_patient_data(sign_in: SignIn, operator: User, make_image: MakeImage) -> None:
@@ -81,14 +26,6 @@ def test_platform_operator_sees_no_patient_data(sign_in: SignIn, operator: User,
     assert client.get(reverse("image", args=[image.pk])).status_code == 404
     assert client.get(reverse("image-file", args=[image.pk])).status_code == 404
     assert image.case.accession_number not in client.get(reverse("cases")).content.decode()
-
-
-@pytest.mark.parametrize("page", ["home", "cases", "images", "queue-line", "case-open", "image-cards"])
-def test_page_needs_a_user(page: str, db: None) -> None:
-    response = Client().get(reverse(page))
-
-    assert response.status_code == 302
-    assert response["Location"].startswith(reverse("account_login"))
 
 
 def test_signed_out_script_gets_a_plain_401(db: None) -> None:

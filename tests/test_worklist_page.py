@@ -253,7 +253,7 @@ def test_queries_of_the_worklist_do_not_grow_with_its_rows(
     query = {"cell_type": "basophil", "confidence_below": "99", "unidentified": "yes", "assigned": str(reader.pk)}
 
     # Session, user, people, models, cases, counts, tallies, settings, the laboratory's name, the bell.
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         assert len(client.get(reverse("cases"), query).context["rows"]) == count
 
 

@@ -46,7 +46,6 @@ class PredictionInline(admin.TabularInline):
 class CellImageAdmin(DeskAdmin):
     """The list's head tells how the queue stands."""
 
-    laboratory_path = "case__laboratory"
     list_display = ("id", "case", "status", "failure_code", "attempts", "uploaded_by", "uploaded_at", "classified_at")
     desk_filters = IMAGE_FILTERS
     list_select_related = ("case", "uploaded_by")

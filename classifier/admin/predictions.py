@@ -13,7 +13,6 @@ from classifier.models import ExportKind, Prediction, Review
 class PredictionAdmin(DeskAdmin):
     """Every pre-classification, and what the review that counts says of it."""
 
-    laboratory_path = "image__case__laboratory"
     list_display = (
         "created_at",
         "image",
@@ -69,7 +68,6 @@ def counting(prediction: Prediction) -> Review | None:
 class ReviewAdmin(DeskAdmin):
     """What people said, withdrawn or not; the comment is on the image's page, for those who see the patient's case."""
 
-    laboratory_path = "image__case__laboratory"
     list_display = ("created_at", "image", "reader", "verdict", "final_label", "model_said", "confidence", "counts")
     desk_filters = REVIEW_FILTERS
     export_kind = ExportKind.REVIEWS

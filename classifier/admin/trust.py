@@ -71,7 +71,7 @@ class LegalHoldAdmin(DeskAdmin):
 
 @admin.register(RemovedPicture)
 class RemovedPictureAdmin(DeskAdmin):
-    laboratory_path = "image__case__laboratory"
+    laboratory_path = "rule__laboratory"
     list_display = ("at", "image", "rule")
     desk_filters = REMOVED_PICTURE_FILTERS
     list_select_related = ("image", "rule")

@@ -7,7 +7,8 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import BooleanField, OuterRef, Q, QuerySet, Subquery
+from django.db.models import BooleanField, CharField, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case as WhenCase
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -127,8 +128,10 @@ def images_by(images: CellImageQuerySet, given: dict[str, Any]) -> QuerySet[Cell
     if "batch" in given:
         images = images.filter(batch=given["batch"])
     if "label" in given:
-        said = Q(status=ImageStatus.CLASSIFIED, said=given["label"])
-        images = images.alias(said=newest("label")).filter(Q(current_review__final_label=given["label"]) | said)
+        # Only of what nobody has reviewed is the newest prediction looked up.
+        said = WhenCase(When(status=ImageStatus.CLASSIFIED, then=newest("label")), output_field=CharField())
+        by_model, by_reader = Q(said=given["label"]), Q(current_review__final_label=given["label"])
+        images = images.alias(said=said).filter(by_reader | by_model)
     if "abstained" in given:
         images = images.alias(held_back=newest("abstained", BooleanField())).filter(held_back=given["abstained"])
     return images

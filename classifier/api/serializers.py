@@ -7,6 +7,7 @@ from django.db.models import Count
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from accounts.models import User
 from classifier.errors import InvalidInput
@@ -230,14 +231,21 @@ class CellImageSerializer(serializers.ModelSerializer[CellImage]):
         return dict(VoidingSerializer(image.void).data) if image.is_void else None
 
 
-class UploadedImageSerializer(serializers.ModelSerializer[CellImage]):
-    """The answer to an upload: where to ask for the result."""
+class UploadedImageSerializer(serializers.Serializer[Any]):
+    """The answer to an upload, as `uploaded_image` writes it: where to ask for the result."""
 
-    url = serializers.HyperlinkedIdentityField(view_name="api-image", lookup_field="pk", lookup_url_kwarg="image_id")
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(ImageStatus.choices)
+    url = serializers.URLField()
 
-    class Meta:
-        model = CellImage
-        fields = ("id", "status", "url")
+
+def uploaded_image(request: Request, image: CellImage) -> dict[str, str]:
+    """Written by hand: a serializer makes all of its fields anew for each answer, which takes as long as a query."""
+    return {"id": str(image.pk), "status": image.status, "url": image_url(request, image)}
+
+
+def image_url(request: Request, image: CellImage) -> str:
+    return request.build_absolute_uri(reverse("api-image", args=[image.pk]))
 
 
 class UploadSerializer(serializers.Serializer[Any]):

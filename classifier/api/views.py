@@ -40,6 +40,7 @@ from classifier.api.serializers import (
     UploadedImageSerializer,
     UploadSerializer,
     VoidingSerializer,
+    uploaded_image,
 )
 from classifier.errors import InvalidInput, UploadRejected
 from classifier.models import Case, CellImage, Prediction
@@ -250,8 +251,8 @@ class CaseImages(ImageList):
         """Upload one picture (field `file`): 202 and where to ask; 200 where the case has the same picture already."""
         case = self.get_case()
         image, created = services.add_image(actor=acting(request), case=case, upload=the_file(request))
-        body = UploadedImageSerializer(image, context=self.get_serializer_context()).data
-        return Response(body, status=202 if created else 200, headers={"Location": str(body["url"])})
+        body = uploaded_image(request, image)
+        return Response(body, status=202 if created else 200, headers={"Location": body["url"]})
 
 
 def the_file(request: Request) -> UploadedFile:

@@ -19,6 +19,7 @@ from django.db.models import Q
 
 from classifier.errors import FAILURES
 from classifier.models.case import Case
+from classifier.models.laboratory_key import LaboratoryKey
 from classifier.querysets import CellImageQuerySet
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class CellImage(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     case = models.ForeignKey(Case, models.PROTECT, related_name="images")
+    laboratory = LaboratoryKey(of="case")
     file = models.FileField(upload_to=original_path, max_length=200)
     original_name = models.CharField(max_length=255)
     received_sha256 = models.CharField("SHA-256 as received", max_length=64)
@@ -118,10 +120,11 @@ class CellImage(models.Model):
             models.Index(fields=["claim_expires_at"], name="image_claims", condition=Q(status="claimed")),
             models.Index(fields=["case", "-uploaded_at", "-id"], name="image_case_newest"),
             models.Index(fields=["uploaded_by", "-uploaded_at", "-id"], name="image_uploader_newest"),
-            models.Index(fields=["-uploaded_at", "-id"], name="image_newest"),
+            models.Index(fields=["laboratory", "-uploaded_at", "-id"], name="image_laboratory_newest"),
             models.Index(fields=["classified_at"], name="image_classified_at"),
             models.Index(fields=["status"], name="image_status"),
-            models.Index(fields=["failure_code"], name="image_failed", condition=Q(status="failed")),
+            models.Index(fields=["laboratory", "status", "-uploaded_at", "-id"], name="image_laboratory_status"),
+            models.Index(fields=["laboratory", "failure_code"], name="image_failed", condition=Q(status="failed")),
             models.Index(
                 fields=["id"],
                 name="image_without_thumbnail",

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from accounts.facts import Fact
 from classifier.models.image import CellImage
+from classifier.models.laboratory_key import LaboratoryKey
 from classifier.models.model_version import ModelVersion
 from ml.labels import CELL_TYPES, display_name
 
@@ -19,6 +20,7 @@ class Prediction(Fact):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     image = models.ForeignKey(CellImage, models.PROTECT, related_name="predictions")
+    laboratory = LaboratoryKey(of="image")
     model_version = models.ForeignKey(ModelVersion, models.PROTECT, related_name="predictions")
     label = models.CharField(max_length=24, choices=CELL_TYPE_CHOICES, blank=True)
     suggestion = models.CharField(max_length=24, choices=CELL_TYPE_CHOICES, blank=True)
@@ -50,8 +52,7 @@ class Prediction(Fact):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["-created_at", "-id"], name="prediction_newest"),
-            models.Index(fields=["model_version", "-created_at"], name="prediction_of_model_newest"),
+            models.Index(fields=["laboratory", "-created_at", "-id"], name="prediction_laboratory_newest"),
         ]
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from django.db.models import Q
 
 from accounts.facts import Fact
 from classifier.models.image import CellImage
+from classifier.models.laboratory_key import LaboratoryKey
 from classifier.models.prediction import CELL_TYPE_CHOICES, Prediction
 
 
@@ -34,6 +35,7 @@ class Review(Fact):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     image = models.ForeignKey(CellImage, models.PROTECT, related_name="reviews")
+    laboratory = LaboratoryKey(of="image")
     prediction = models.ForeignKey(Prediction, models.PROTECT, null=True, blank=True, related_name="reviews")
     reader = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="reviews")
     verdict = models.CharField(max_length=12, choices=Verdict.choices)
@@ -59,7 +61,7 @@ class Review(Fact):
         indexes: ClassVar = [
             models.Index(fields=["image", "-created_at"], name="review_image_newest"),
             models.Index(fields=["reader", "-created_at"], name="review_reader_newest"),
-            models.Index(fields=["-created_at", "-id"], name="review_newest"),
+            models.Index(fields=["laboratory", "-created_at", "-id"], name="review_laboratory_newest"),
         ]
 
     def __str__(self) -> str:

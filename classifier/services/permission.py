@@ -7,6 +7,13 @@ from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidInput, NotAllowed
 from classifier.models import Case, CaseStatus
 
+CASE_ID = Case._meta.get_field("id")
+# On SQLite a transaction that writes is alone from its beginning.
+HOLD = {
+    "postgresql": "SELECT status FROM classifier_case WHERE id = %s FOR KEY SHARE",
+    "sqlite": "SELECT status FROM classifier_case WHERE id = %s",
+}
+
 
 def may_in(case: Case, actor: User, verb: Verb) -> bool:
     """Whether the actor's role has the verb and the case is the own laboratory's, not one opened in an emergency."""
@@ -30,14 +37,15 @@ def require_editable(case: Case) -> None:
 
 
 def held_open(case: Case) -> Case:
-    """The case as it is now; it can't be released before this transaction ends, while others may hold it as well.
+    """The case, with its status as it is now; it can't be released before this transaction ends, while others may hold
+    it as well.
 
     Foreign keys are checked at the commit only, so without this an image could slip into a case being released.
     """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM classifier_case WHERE id = %s FOR KEY SHARE", [case.pk])
-    return Case.objects.get(pk=case.pk)
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD[connection.vendor], [CASE_ID.get_db_prep_value(case.pk, connection)])
+        (case.status,) = cursor.fetchone()
+    return case
 
 
 def storable(text: str) -> str:

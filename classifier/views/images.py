@@ -189,7 +189,7 @@ def image_thumbnail(request: SignedInRequest, image_id: uuid.UUID) -> HttpRespon
         stored = image.file.storage.open(thumbnails.path_of(image))
     except FileNotFoundError as error:
         raise Http404 from error
-    return FileResponse(stored, content_type="image/webp", headers=headers)
+    return FileResponse(stored, content_type="image/jpeg", headers=headers)
 
 
 @require_safe

@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from django.core.files import File
+
 from hematovision.backup.errors import BackupRefused
 from hematovision.backup.progress import Progress
 
@@ -94,8 +96,13 @@ def make_folder(path: Path) -> None:
 
 def copy_file(source: Path, target: Path) -> str:
     """Copy the bytes; returns their SHA-256. Raises FileNotFoundError before anything is written."""
+    with source.open("rb") as opened:
+        return copy_opened(opened, target)
+
+
+def copy_opened(stored: IO[bytes] | File, target: Path) -> str:
     digest = sha256()
-    with source.open("rb") as stored, private(target) as copy:
+    with private(target) as copy:
         while chunk := stored.read(CHUNK):
             digest.update(chunk)
             copy.write(chunk)

@@ -12,11 +12,12 @@ from uuid import uuid4
 
 from django.apps import apps
 from django.conf import settings
-from django.core.files.storage import default_storage
+from django.core.files import File
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
+from classifier.storage import private_files
 from hematovision.backup.errors import BackupRefused, RestoreUnfinished
 from hematovision.backup.folder import (
     DATABASE,
@@ -56,10 +57,9 @@ def restore(folder: Path, out: TextIO) -> Manifest:
     require_known(manifest)
     require_whole(folder, manifest, Progress(out, "checking the backup", manifest.files))
     require_same_bundles(folder)
-    media = Path(default_storage.path(""))
     with ExitStack() as undo:
-        undo.callback(empty_folder, media)
-        copy_media(folder, media, out)
+        undo.callback(empty_media)
+        copy_media(folder, out)
         copy_bundles(folder, undo)
         copy_heads(folder, out, undo)
         # Last: once the rows are there, nothing of the backup is missing.
@@ -94,9 +94,12 @@ def require_empty() -> None:
             "HEMATOVISION_VAR or an empty database in DATABASE_URL."
         )
         raise BackupRefused(message)
-    media = Path(default_storage.path(""))
-    if media.is_dir() and any(files_below(media)):
-        message = f"There are files in {media} already. Restore into a fresh instance, or name another MEDIA_ROOT."
+    files = private_files()
+    if any(files.files()):
+        place = f"in {files.folder}" if files.folder else "in the bucket"
+        message = (
+            f"There are files {place} already. Restore into a fresh instance, or name another MEDIA_ROOT or S3_PREFIX."
+        )
         raise BackupRefused(message)
 
 
@@ -181,19 +184,26 @@ def require_counts(manifest: Manifest) -> None:
                 raise BackupRefused(message)
 
 
-def copy_media(folder: Path, media: Path, out: TextIO) -> None:
+def copy_media(folder: Path, out: TextIO) -> None:
     source = folder / MEDIA
     progress = Progress(out, "files")
     for path in files_below(source):
-        copy_file(path, media / path.relative_to(source))
+        name = path.relative_to(source).as_posix()
+        with path.open("rb") as file:
+            if private_files().save(name, File(file)) != name:
+                message = "Somebody else writes to the same place. Restore into a fresh instance that nobody uses yet."
+                raise BackupRefused(message)
         progress.step(path.stat().st_size)
     progress.end()
 
 
-def empty_folder(folder: Path) -> None:
+def empty_media() -> None:
     """As far as the disk lets us: why the restore failed is what the operator must read."""
+    files = private_files()
     with suppress(OSError):
-        for path in folder.iterdir():
+        for file in list(files.files()):
+            files.delete(file.name)
+        for path in files.folder.iterdir() if files.folder else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

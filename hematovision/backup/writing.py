@@ -40,6 +40,7 @@ from hematovision.backup.folder import (
     Hashes,
     Manifest,
     copy_file,
+    copy_opened,
     files_below,
     hash_of,
     private,
@@ -177,7 +178,7 @@ def copy_files(folder: Path, hashes: Hashes, out: TextIO) -> list[list[str]]:
     for file in named_files(folder):
         target = folder / MEDIA / file.name
         try:
-            digest = copy_file(Path(default_storage.path(file.name)), target)
+            digest = copy_stored(file.name, target)
         except FileNotFoundError:
             if not file.may_lack and not removed_meanwhile(file):
                 unsound.append(["missing", file.name])
@@ -188,6 +189,12 @@ def copy_files(folder: Path, hashes: Hashes, out: TextIO) -> list[list[str]]:
         progress.step(target.stat().st_size)
     progress.end()
     return unsound
+
+
+def copy_stored(name: str, target: Path) -> str:
+    """Copy a file of the storage; returns its SHA-256. Raises FileNotFoundError before anything is written."""
+    with default_storage.open(name) as stored:
+        return copy_opened(stored, target)
 
 
 def removed_meanwhile(file: NamedFile) -> bool:

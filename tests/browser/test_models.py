@@ -13,7 +13,7 @@ from classifier.model_registry import register_bundle
 from classifier.models import ModelVersion
 from ml.model_card import CARD_FILE, read_card, shipped_bundle
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import faults_of
+from tests.browser.test_pages import faults_in_both_themes
 
 pytestmark = pytest.mark.browser
 
@@ -44,16 +44,15 @@ def full_model(settings: Any, tmp_path: Path, db: None) -> ModelVersion:
     return register_bundle(bundle)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 768, 390])
 def test_the_models_fit_and_are_accessible(
-    visit: Visit, technologist: User, full_model: ModelVersion, width: int, theme: str
+    visit: Visit, technologist: User, full_model: ModelVersion, width: int
 ) -> None:
-    page = visit(technologist, "/models/", width=width, theme=theme)
-    faults = faults_of(page)
+    page = visit(technologist, "/models/", width=width)
+    faults = faults_in_both_themes(page)
     page.goto(f"/models/{full_model.pk}/")
     page.evaluate("() => document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-    faults += faults_of(page)
+    faults += faults_in_both_themes(page)
     assert faults == []
 
 

@@ -14,7 +14,7 @@ from classifier.models import WebhookEndpoint, WebhookMessage
 from classifier.services.webhooks import CHOICES
 from classifier.webhook_sending import send_due
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import faults_of
+from tests.browser.test_pages import faults_in_both_themes
 from tests.receiver import Receiver, running
 
 pytestmark = pytest.mark.browser
@@ -33,19 +33,16 @@ def add(page: Page, url: str) -> None:
     page.get_by_role("button", name="Add the address").click()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_pages_are_accessible_and_fit(
-    visit: Visit, lab_admin: User, receiver: Receiver, width: int, theme: str
-) -> None:
-    page = visit(lab_admin, "/webhooks/", width=width, theme=theme)
-    faults = faults_of(page)
+def test_pages_are_accessible_and_fit(visit: Visit, lab_admin: User, receiver: Receiver, width: int) -> None:
+    page = visit(lab_admin, "/webhooks/", width=width)
+    faults = faults_in_both_themes(page)
     add(page, "http://10.0.0.1/")
     expect(page.locator("#hook-url-error")).to_contain_text("private or reserved addresses")
-    faults += faults_of(page)
+    faults += faults_in_both_themes(page)
     add(page, LONG)
     expect(page.get_by_label("Secret, shown only now")).to_be_visible()
-    faults += faults_of(page)
+    faults += faults_in_both_themes(page)
     endpoint, _ = services.add_endpoint(actor=lab_admin, url=receiver.url, events=CHOICES)
     receiver.statuses = [204, 422]
     for _ in range(3):
@@ -57,10 +54,10 @@ def test_pages_are_accessible_and_fit(
         page.goto(path)
         for summary in page.locator("summary", has_text="Switch off").all():
             summary.click()
-        faults += faults_of(page)
+        faults += faults_in_both_themes(page)
     services.switch_off_endpoint(actor=lab_admin, endpoint=endpoint)
     page.reload()
-    faults += faults_of(page)
+    faults += faults_in_both_themes(page)
     assert faults == []
 
 

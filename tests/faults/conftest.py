@@ -13,6 +13,7 @@ from tests.servers import RunningServer, connect_to_postgresql, start_redis
 ON_SQLITE = os.environ.get("TEST_DATABASE", "postgresql") == "sqlite"
 # As in life, only faster: what takes a minute there takes seconds here.
 QUICK = {"CLAIM_SECONDS": "12", "TASK_SECONDS": "10", "SWEEP_SECONDS": "2"}
+NEEDS_A_SERVER = {"test_database_restart.py", "test_hosts.py"}
 MakeInstance = Callable[..., Instance]
 
 
@@ -20,8 +21,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.faults)
-    # A file has no server that could go away; the same test would run twice.
-    elsewhere = [item for item in items if ON_SQLITE and item.path.name == "test_database_restart.py"]
+    # A file has no server that could go away, or be reached from another machine.
+    elsewhere = [item for item in items if ON_SQLITE and item.path.name in NEEDS_A_SERVER]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
@@ -51,12 +52,13 @@ def drop_database(server_url: str, url: str) -> None:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Iterator[Instance]:
-    """Migrated, with the shipped model registered and the demo users made; never started itself."""
+    """Migrated, with the shipped model registered, the demo users and a token made; never started itself."""
     url = new_database(server_url)
     var = tmp_path_factory.mktemp("prepared") / "an instance"  # a space in the path, as users have
     var.mkdir()
     instance = Instance(var, url)
     instance.prepare()
+    instance.client()  # so that every copy has its token
     yield instance
     drop_database(server_url, url)
 

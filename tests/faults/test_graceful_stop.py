@@ -65,7 +65,8 @@ def test_worker_that_is_told_to_stop_finishes_its_micro_batch(
 
     nothing_was_given_up(instance)
     left = instance.statuses().get("queued", 0)
-    assert 0 < left < IMAGES, "nothing was in flight, or nothing of it was finished"
+    # A worker that is told to stop ends its turn of a second, in which a quick one may finish all of them.
+    assert left < IMAGES, "nothing of what was in flight was finished"
     print(f"The worker ended {took:.1f} s after it was told to; {left} of {IMAGES} images wait for the next one.")
 
 
@@ -93,6 +94,7 @@ def test_supervisor_that_is_told_to_stop_lets_the_micro_batch_finish(make_instan
     print(f"The instance was gone {took:.1f} s after it was told to stop.")
 
 
+@pytest.mark.any_database
 def test_second_ctrl_c_does_not_wait_and_loses_nothing(make_instance: MakeInstance) -> None:
     instance = make_instance(**QUICK)
     client = instance.client()

@@ -4,6 +4,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from tests.faults.instance import Instance, wait_until
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
@@ -25,6 +27,7 @@ def drip(port: int, start: bytes, stop: threading.Event) -> None:
                 continue
 
 
+@pytest.mark.any_database
 def test_page_is_answered_while_eight_clients_send_a_byte_a_second(instance: Instance) -> None:
     client = instance.client()
     instance.start("web")

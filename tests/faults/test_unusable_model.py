@@ -23,6 +23,7 @@ def alter(model: Path) -> None:
     model.write_bytes(content)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("damage", "code"), [(remove, "model_missing"), (alter, "model_altered")])
 def test_images_wait_for_a_usable_model(
     make_instance: MakeInstance, redis: RunningServer, tmp_path: Path, damage: Callable[[Path], None], code: str

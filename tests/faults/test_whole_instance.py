@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import psutil
+import pytest
 
 from tests.faults.conftest import QUICK, MakeInstance
 from tests.faults.instance import Instance, free_port, pictures, wait_until
@@ -63,6 +64,7 @@ def test_instance_starts_classifies_stops_and_keeps_its_data(make_instance: Make
     assert instance.living() == []
 
 
+@pytest.mark.any_database
 def test_every_process_that_dies_is_started_again(make_instance: MakeInstance) -> None:
     instance = make_instance(**QUICK)
     start(instance)
@@ -75,6 +77,7 @@ def test_every_process_that_dies_is_started_again(make_instance: MakeInstance) -
     wait_until(lambda: not client.unready(), 60, "the instance is ready again")
 
 
+@pytest.mark.any_database
 def test_second_supervisor_is_refused_and_nothing_survives_a_killed_one(make_instance: MakeInstance) -> None:
     instance = make_instance(**QUICK)
     start(instance)

@@ -15,6 +15,7 @@ from ml.preprocess import (
     network_input,
     pad_to_square,
     prepare_cell,
+    shown_part,
 )
 
 from .smears import BACKGROUND, draw_cell, draw_field, encoded
@@ -151,3 +152,16 @@ def test_a_thin_picture_costs_no_more_memory_than_another(shape: tuple[int, int]
     tracemalloc.stop()
     assert prepared.pixels.shape == (INPUT_SIZE, INPUT_SIZE, 3)
     assert peak < 300_000_000
+
+
+def test_people_are_shown_the_cut_and_of_several_cells_the_field() -> None:
+    one, several = draw_field(640, 480, [(150, 200, 120)]), draw_field(640, 480, [(150, 200, 120), (450, 250, 130)])
+    cell = prepare_cell(one)
+    assert cell.box is not None
+    left, top, right, bottom = cell.box
+
+    part = shown_part(one, cell, 192)
+    assert max(part.shape) == 192
+    assert abs(part.shape[0] / part.shape[1] - (bottom - top) / (right - left)) < 0.02
+    assert shown_part(several, prepare_cell(several), 192).shape == (144, 192, 3)
+    assert shown_part(one, cell, 1000).shape == (bottom - top, right - left, 3)

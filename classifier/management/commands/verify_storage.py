@@ -3,9 +3,10 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from classifier import stored_files
+from classifier.errors import StorageUnavailable
 from classifier.stored_files import Findings
 
 EVERY_SECONDS = 5.0
@@ -21,7 +22,7 @@ WORDS = {
 class Command(BaseCommand):
     help = (
         "Compare the stored files with the rows: every file's SHA-256, what is missing, and what nobody knows. Exit 0: "
-        "sound; 1: files are missing, altered, or were not removed."
+        "sound; 1: files are missing, altered, or were not removed; 2: the object store does not answer."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -34,8 +35,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, sample: int | None, remove_orphans: bool, **options: Any) -> None:
-        findings = stored_files.verify_files(sample=sample, step=self.progress())
-        removed = stored_files.remove_orphans(findings) if remove_orphans else 0
+        try:
+            findings = stored_files.verify_files(sample=sample, step=self.progress())
+            removed = stored_files.remove_orphans(findings) if remove_orphans else 0
+        except StorageUnavailable as error:
+            raise CommandError(error.message, returncode=2) from error
         if options["json"]:
             self.stdout.write(json.dumps({**findings.as_json(), "removed": removed}))
         else:

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from classifier.errors import StorageUnavailable
 from classifier.storage_use import size_in_words
 from hematovision.backup.errors import BackupRefused
 from hematovision.backup.writing import back_up
@@ -27,6 +28,9 @@ class Command(BaseCommand):
             manifest = back_up(folder.absolute(), self.stderr)  # type: ignore[arg-type]
         except BackupRefused as error:
             raise CommandError(error.message) from error
+        except StorageUnavailable as error:
+            message = f"{error.message} Nothing was written."
+            raise CommandError(message) from error
         except OSError as error:
             message = f"{error.filename or folder} can't be used: {error.strerror}. Nothing was written."
             raise CommandError(message) from error

@@ -6,6 +6,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from classifier.errors import StorageUnavailable
 from hematovision.backup.errors import BackupRefused, RestoreUnfinished
 from hematovision.backup.restoring import restore
 
@@ -24,6 +25,9 @@ class Command(BaseCommand):
             manifest = restore(folder.absolute(), self.stderr)  # type: ignore[arg-type]
         except (BackupRefused, RestoreUnfinished) as error:
             raise CommandError(error.message) from error
+        except StorageUnavailable as error:
+            message = f"{error.message} Nothing was restored."
+            raise CommandError(message) from error
         except OSError as error:
             message = f"{error.filename or folder} can't be used: {error.strerror}. Nothing was restored."
             raise CommandError(message) from error

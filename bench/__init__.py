@@ -1,0 +1,1 @@
+"""How fast the platform is, measured with real processes on real pictures: `python -m bench`."""

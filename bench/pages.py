@@ -1,0 +1,100 @@
+"""How long pages and lists take in this instance: `python -m bench.pages [WORDS]`, one JSON object on stdout.
+
+People of every role ask, in this process, so that nothing but the page is measured. `WORDS` measure only the pages
+whose names hold them. The pages themselves stand in `bench.asked`.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import django
+import psutil
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hematovision.settings")
+django.setup()
+
+from django.conf import settings  # noqa: E402 - Django needs the setup above
+from django.db import Error, connection  # noqa: E402
+from django.test.utils import CaptureQueriesContext  # noqa: E402
+
+from bench.asked import questions  # noqa: E402
+from ml.progress import Progress  # noqa: E402
+
+ROUNDS = 5
+LONGEST_SECONDS = 3.0
+
+
+class Processor:
+    """Seconds of processor time of this process, and of the PostgreSQL processes that work for it."""
+
+    def __init__(self) -> None:
+        self.server: list[psutil.Process] = []
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                backend = psutil.Process(cursor.fetchone()[0])
+            self.server = [backend, *([backend.parent()] if backend.parent() else [])]  # type: ignore[list-item]
+
+    def seconds(self) -> float:
+        used = time.process_time()
+        for place, process in enumerate(self.server):
+            times = process.cpu_times()
+            # What parallel workers used is counted with their parent, once they have ended.
+            used += times.children_user + times.children_system if place else times.user + times.system
+        return used
+
+
+def measured(ask: Callable[[], object], processor: Processor) -> dict[str, Any]:
+    ask()
+    times: list[float] = []
+    before = processor.seconds()
+    while len(times) < ROUNDS and sum(times) < 1000 * LONGEST_SECONDS:
+        started = time.perf_counter()
+        ask()
+        times.append(1000 * (time.perf_counter() - started))
+    used = 1000 * (processor.seconds() - before) / len(times)
+    with CaptureQueriesContext(connection) as queries:
+        ask()
+    return {
+        "median_ms": statistics.median(times),
+        "least_ms": min(times),
+        "processor_ms": used,
+        "queries": len(queries),
+        "plan": plan(queries.captured_queries),
+    }
+
+
+def plan(queries: list[dict[str, str]]) -> list[str]:
+    """How the database runs the slowest of the SELECTs; the first line says for how long it was away."""
+    selects = [each for each in queries if each["sql"].startswith("SELECT")]
+    slowest = max(selects, key=lambda each: float(each["time"]), default=None)
+    if slowest is None:
+        return []
+    explain = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(f"{explain} {slowest['sql']}")
+        except Error:
+            return [f"{slowest['time']} s", slowest["sql"], "(the captured statement can't be explained as it is)"]
+        rows = [" ".join(str(part) for part in row) for row in cursor.fetchall()]
+    return [f"{slowest['time']} s", slowest["sql"], *rows]
+
+
+def main(words: list[str]) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    chosen = {name: ask for name, ask in questions().items() if not words or any(word in name for word in words)}
+    processor, progress = Processor(), Progress("pages", len(chosen))
+    found = {}
+    for name, ask in chosen.items():
+        found[name] = measured(ask, processor)
+        progress.advance(note=f"{name}: {found[name]['median_ms']:.0f} ms")
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
