@@ -269,7 +269,7 @@ def machine() -> Iterator[tuple[str, Ask]]:
     assert auditor.laboratory_id is not None
     now = timezone.now()
     due = due_pictures(auditor.laboratory_id, 180, now)
-    yield "claim of 16", undone(partial(claim_batch, 16))
+    yield "claim of 32", undone(partial(claim_batch, 32))
     yield "sweep of claims", undone(fail_lost)
     yield "ends of batches", undone(batch_steps.finish_batches)
     yield "archives left", undone(lambda: list(Batch.objects.unchecked()[:1]))

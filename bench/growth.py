@@ -56,6 +56,7 @@ def compared(small: Mapping[str, Any], large: Mapping[str, Any]) -> dict[str, An
         "large_processor_ms": large["processor_ms"],
         # Below a millisecond a ratio says nothing.
         "processor_ratio": large["processor_ms"] / max(1.0, small["processor_ms"]),
+        **({"first_ms": large["first_ms"]} if "first_ms" in large else {}),
         "queries": large["queries"],
         "plan": large["plan"],
     }

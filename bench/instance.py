@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -110,9 +110,19 @@ class MeasuredInstance(Instance):
         own = os.times()
         used = {"clients": own.user + own.system}
         for name in (*self.processes, *self.servers):
-            times = [each.cpu_times() for each in self.tree(name)]
-            used[name] = sum(time.user + time.system for time in times)
+            used[name] = seconds_of(self.tree(name))
         return used
+
+
+def seconds_of(processes: Sequence[psutil.Process]) -> float:
+    """Seconds of processor time of processes, and of their children that have ended: those are counted nowhere else."""
+    used = 0.0
+    for process in processes:
+        # One may end while the others are asked.
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used += times.user + times.system + times.children_user + times.children_system
+    return used
 
 
 def used_since(before: Mapping[str, float], now: Mapping[str, float], pictures: int) -> dict[str, float]:

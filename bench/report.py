@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.growth import LARGE, MOST, SMALL
 from hematovision.settings import BASE_DIR
 
 RESULTS = BASE_DIR / "bench" / "results.json"
 PAGE = BASE_DIR / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
+PAGES_SHOWN = 40
 Cells = Sequence[object]
 
 
@@ -174,21 +176,44 @@ def http_table(known: dict[str, Any]) -> Iterator[str]:
     yield ""
     singles = [(name, *each["single"].values()) for name, each in of_databases(known["http"])]
     yield from table(("database", "n", "POST answered", "stored after that", "seen by a polling client"), singles)
+    yield ""
+    yield "Classified and stored: the time in the prediction's row, taken just before the row is written. Seen:"
+    yield "when a client that asks again and again gets the prediction."
 
 
 def baseline_table(known: dict[str, Any]) -> Iterator[str]:
     each = known["baseline"]
+    yield "On Flask's own server (`app.run(threaded=True)`), one process."
+    yield ""
     head = ("n", "clients", "images/s", "median ms")
     yield from table(head, [(each["n"], each["clients"], each["images_per_second"], each["median_ms"])])
 
 
+GROWTH = {
+    "small_processor_ms": f"{SMALL:,}: processor ms",
+    "large_processor_ms": f"{LARGE:,}: processor ms",
+    "processor_ratio": "ratio",
+    "small_ms": f"{SMALL:,}: ms",
+    "large_ms": f"{LARGE:,}: ms",
+    "ratio": "ratio",
+    "queries": "queries",
+}
+
+
 def growth_table(known: dict[str, Any]) -> Iterator[str]:
     for name, pages in of_databases(known["growth"]):
-        rows = [
-            (page, each["small_ms"], each["large_ms"], each["ratio"], each["queries"]) for page, each in pages.items()
-        ]
-        yield from table((name, "10,000: ms", "1,000,000: ms", "ratio", "queries"), rows)
+        worst = sorted(pages.items(), key=lambda page: page[1]["processor_ratio"], reverse=True)
+        grown = sum(each["processor_ratio"] > MOST for _, each in worst)
+        yield f"{name}: {grown} of {len(worst)} pages take more than {MOST} times the processor time. The worst:"
         yield ""
+        rows = [(page, *(each[column] for column in GROWTH)) for page, each in worst[:PAGES_SHOWN]]
+        yield from table((name, *GROWTH.values()), rows)
+        yield ""
+        if cold := [(page, each["first_ms"], each["large_ms"]) for page, each in pages.items() if "first_ms" in each]:
+            yield "The first call, where totals are asked for that nobody has counted yet:"
+            yield ""
+            yield from table((name, f"{LARGE:,}: ms of the first", "ms of the others"), cold)
+            yield ""
 
 
 def memory_table(known: dict[str, Any]) -> Iterator[str]:

@@ -35,6 +35,7 @@ from classifier.models import (
 from classifier.services.batches import ClaimLost, begin, keep_member, move_on, note_complaints, void_waiting
 from classifier.services.notifications import notify
 from classifier.services.permission import held_open
+from classifier.storage import private_files
 from classifier.wakeup import send_wake_up
 from classifier.webhooks import API, announce
 
@@ -97,7 +98,9 @@ def check_and_release(batch: Batch) -> int:
         logger.info("batch_check_lost", batch=str(batch.pk))
         looked_at = 0
     except StorageUnavailable:
-        release(batch)
+        # Where the store is well it is this archive that can't be read: its claim runs out, which counts against it.
+        if not private_files().works():
+            release(batch)
         raise
     release(batch)
     return looked_at

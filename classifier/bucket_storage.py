@@ -4,6 +4,7 @@ Only where S3_BUCKET names one is this imported: botocore is needed by nobody el
 small, without the transfer threads of boto3: a picture is one PUT, and one GET when it is read.
 """
 
+import errno
 import io
 import os
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
+from uuid import uuid4
 
 import botocore.session
 import structlog
@@ -26,10 +28,16 @@ logger = structlog.get_logger(__name__)
 # Bytes that are fetched at once: all of most pictures, and a part of an archive or export.
 BLOCK = 4 * 1024**2
 CHECKED_SECONDS = 10.0
+# Asked once, not for long: a store that hangs must hold no task until TASK_SECONDS end it, and no page for a minute.
+CONNECT_SECONDS, READ_SECONDS = 2.0, 8.0
 NAMES_TRIED = 20
 # Another file has the name, or somebody writes it at this very moment.
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 MISSING = {"NoSuchKey", "404"}
+# More than the store, or a proxy before it, takes in one request.
+TOO_LARGE = {"EntityTooLarge", "413"}
+# Who wrote an object, noted with it: a store or a proxy may carry out one request twice, and refuse it then.
+WRITER = "writer"
 
 
 @deconstructible(path="classifier.bucket_storage.BucketStorage")
@@ -37,7 +45,7 @@ class BucketStorage(PrivateFiles):
     """Files as objects of one bucket, their names behind `prefix`.
 
     A name that is taken is never written over (`save` asks the store to refuse that). A missing file is a
-    FileNotFoundError; every other refusal is StorageUnavailable, which costs no picture a try.
+    FileNotFoundError, one that is too large an OSError (EFBIG); every other refusal is StorageUnavailable.
     """
 
     def __init__(
@@ -79,9 +87,9 @@ class BucketStorage(PrivateFiles):
             # Our own SHA-256 is checked whenever a picture is read; not every store knows the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"mode": "standard", "total_max_attempts": 3},
-            connect_timeout=3,
-            read_timeout=20,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
             max_pool_connections=32,
         )
         return botocore.session.Session().create_client("s3", config=ways, **self.place)
@@ -98,16 +106,25 @@ class BucketStorage(PrivateFiles):
         return name
 
     def _save(self, name: str, content: File) -> str:
-        stored = name
+        stored, writer = name, uuid4().hex
         for _ in range(NAMES_TRIED):
             try:
-                self.put(stored, content, IfNoneMatch="*")
+                self.put(stored, content, IfNoneMatch="*", Metadata={WRITER: writer})
             except FileExistsError:
-                stored = self.get_alternative_name(*os.path.splitext(name))
-            else:
-                self.note(stored)
-                return stored
+                # Unless it is we who have it: the answer to the first of two tries was lost on its way.
+                if not self.is_written_by(writer, stored):
+                    stored = self.get_alternative_name(*os.path.splitext(name))
+                    continue
+            self.note(stored)
+            return stored
         raise StorageUnavailable
+
+    def is_written_by(self, writer: str, name: str) -> bool:
+        try:
+            return bool(self.head(name).get("Metadata", {}).get(WRITER) == writer)
+        except FileNotFoundError:
+            # Somebody else was about to write it, and did not.
+            return False
 
     def open(self, name: str, mode: str = "rb") -> File:
         if mode != "rb":
@@ -126,7 +143,17 @@ class BucketStorage(PrivateFiles):
         return True
 
     def size(self, name: str) -> int:
-        return int(self.ask("head_object", name)["ContentLength"])
+        return int(self.head(name)["ContentLength"])
+
+    def head(self, name: str) -> Any:
+        """What the store says of an object. Raises as `ask` does."""
+        try:
+            return self.ask("head_object", name)
+        except FileNotFoundError:
+            # An answer to HEAD has no words: 404 may be the file or the bucket.
+            if self.looked_at() is not None:
+                raise StorageUnavailable from None
+            raise
 
     # --- Ours ------------------------------------------------------------------------------------------------------
     def replace(self, name: str, content: bytes) -> None:
@@ -158,14 +185,27 @@ class BucketStorage(PrivateFiles):
             return "storage_unavailable"
         return None
 
-    def put(self, name: str, content: File, **condition: str) -> None:
+    def works(self) -> bool:
+        """By writing a small object and reading it: a store that lets us in may still have lost its disks."""
+        name = f"probe-{uuid4().hex}"
+        try:
+            self.replace(name, b"1")
+            self.block(name, 0)
+            self.delete(name)
+        except (StorageUnavailable, FileNotFoundError):
+            return False
+        return True
+
+    def put(self, name: str, content: File, **condition: Any) -> None:
         """Write an object, all of it or nothing; what is larger than a block is not read into memory."""
         content.seek(0)
         body = content.read() if content.size <= BLOCK else content
         self.ask("put_object", name, Body=body, **condition)
 
     def ask(self, verb: str, name: str, **more: Any) -> Any:
-        """One request about one file. Raises FileNotFoundError, FileExistsError, StorageUnavailable."""
+        """One request about one file. Raises FileNotFoundError, FileExistsError, OSError (EFBIG), or else
+        StorageUnavailable.
+        """
         with refusals_told():
             return getattr(self.client, verb)(Bucket=self.bucket, Key=self.key(name), **more)
 
@@ -198,6 +238,8 @@ def refusals_told() -> Iterator[None]:
             raise FileNotFoundError(code) from error
         if code in TAKEN:
             raise FileExistsError(code) from error
+        if code in TOO_LARGE:
+            raise OSError(errno.EFBIG, code) from error
         logger.warning("storage_unavailable", code=code)
         raise StorageUnavailable from error
 

@@ -7,10 +7,12 @@ others wrote, and the one that writes the last slice stores the whole and remove
 A name is used by one writer after the other, never by two: who takes over a lost claim begins under another one.
 """
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -21,6 +23,14 @@ from classifier.storage import PrivateFiles, private_files
 PART = ".part-"
 # A copy that nobody has touched for so long is of no use; whoever needs it once more fetches it.
 COPY_SECONDS = 3600
+# Of a part: so much is held in memory at once.
+PART_BYTES = 16 * 1024**2
+# What stores that speak S3 take in one request, and so the largest file that can be stored whole.
+MOST_BYTES = 5 * 1024**3
+
+
+class DraftTooLarge(Exception):
+    """No store takes a file of this size in one piece."""
 
 
 def whole_of(name: str) -> str:
@@ -53,7 +63,7 @@ def bring(name: str, size: int) -> bool:
     files = private_files()
     path = path_of(name)
     if files.folder is None:
-        forget_old_copies(path.parent)
+        forget_old_copies()
         begin(name)
         fetch_parts(files, name, path, size)
     if not path.exists() or path.stat().st_size < size:
@@ -84,30 +94,50 @@ def parts_of(files: PrivateFiles, name: str) -> Iterator[tuple[str, int, int]]:
 
 
 def keep(name: str, start: int) -> int:
-    """Let other workers go on from here: keep what was written from `start` on. Returns the size of the file."""
+    """Let other workers go on from here: keep what was written from `start` on. Returns the size of the file.
+
+    Raises DraftTooLarge, as `store` would in the end.
+    """
     files, path = private_files(), path_of(name)
     size = path.stat().st_size
-    if files.folder is None and size > start:
+    if files.folder is None:
+        require_storable(size)
         with path.open("rb") as copy:
             copy.seek(start)
-            files.replace(f"{name}{PART}{start:015d}-{size:015d}", copy.read())
+            while start < size:
+                end = min(start + PART_BYTES, size)
+                files.replace(f"{name}{PART}{start:015d}-{end:015d}", copy.read(end - start))
+                start = end
     return size
 
 
 def store(name: str) -> None:
-    """The file is finished: put it where it is fetched from."""
+    """The file is finished: put it where it is fetched from. Raises DraftTooLarge."""
     files, path = private_files(), path_of(name)
-    if files.folder is None:
-        files.delete(name)
-        with path.open("rb") as copy:
+    if files.folder is not None:
+        return
+    require_storable(path.stat().st_size)
+    files.delete(name)
+    with path.open("rb") as copy:
+        try:
             files.save(name, File(copy))
+        except OSError as error:
+            # The store's own bound, or that of a proxy before it, is lower.
+            if error.errno == errno.EFBIG:
+                raise DraftTooLarge from error
+            raise
+
+
+def require_storable(size: int) -> None:
+    if size > MOST_BYTES:
+        raise DraftTooLarge
 
 
 def tidy(name: str) -> None:
     """Remove what a stored file was put together from."""
     if private_files().folder is None:
         discard_parts(name)
-        path_of(name).unlink(missing_ok=True)
+        forget_copy(name)
 
 
 def discard(name: str) -> None:
@@ -122,7 +152,17 @@ def discard_parts(name: str) -> None:
         files.delete(part)
 
 
-def forget_old_copies(folder: Path) -> None:
-    for path in folder.glob("*") if folder.is_dir() else ():
-        if path.stat().st_mtime < time.time() - COPY_SECONDS:
-            path.unlink(missing_ok=True)
+def forget_copy(name: str) -> None:
+    """Remove what is only here, on this worker's disk. What was kept lies in the store."""
+    if private_files().folder is None:
+        path_of(name).unlink(missing_ok=True)
+
+
+def forget_old_copies() -> None:
+    """Remove copies that nobody went on with here: another worker did, or the export is over."""
+    if private_files().folder is None:
+        for path in (settings.VAR_DIR / "drafts").glob("*"):
+            # Another process of this machine may remove it, too.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - COPY_SECONDS:
+                    path.unlink()

@@ -52,14 +52,23 @@ def continue_export(classified: int = 0) -> int:
     try:
         write_slice(export)
     except StorageUnavailable:
-        # It costs the export nothing: the sweep wakes somebody, who begins where this slice did.
-        held(export).update(claim_token=None, claim_expires_at=None)
+        give_back(export)
         goes_on = False
     finally:
         # One wake-up in, at most one out: where images go on being classified, theirs serves the next slice as well.
         if goes_on and unheld_exports().exists() and not (classified and waiting.exists()):
             send_wake_up()
     return 1
+
+
+def give_back(export: Export) -> None:
+    """The store did not answer, which costs the export nothing: the sweep wakes somebody, who goes on from here.
+
+    Where the store works otherwise, it is one picture that can't be read: that counts, or it would be tried for ever.
+    """
+    drafts.forget_copy(str(export.file.name))
+    faults = F("faults") + int(private_files().works())
+    held(export).update(claim_token=None, claim_expires_at=None, faults=faults)
 
 
 def unheld_exports() -> QuerySet[Export]:
@@ -94,6 +103,8 @@ def claim_export() -> Export | None:
         # After a lost claim this one expires as well, so that the next one takes a file of its own; it does not count.
         freed = {"faults": F("faults") - 1} if lost_token else {"claim_token": None, "claim_expires_at": None}
         held(export).update(**freed)
+        if export.file:
+            drafts.forget_copy(str(export.file.name))
         return None
     return export
 
@@ -124,7 +135,16 @@ def begin_slice(export: Export, *, lost: bool) -> None:
 
 
 def write_slice(export: Export) -> None:
-    """Write for a while and note how far it came, or that it is finished."""
+    """Write for a while and note how far it came, that it is finished, or that no store would take it."""
+    try:
+        write_and_note(export)
+    except drafts.DraftTooLarge:
+        # The sweep removes what was written.
+        finish(export, export.rows_written, failure_code="export_too_large")
+        drafts.forget_copy(str(export.file.name))
+
+
+def write_and_note(export: Export) -> None:
     name = str(export.file.name)
     written = WRITERS[export.kind].write(export, drafts.path_of(name), time.monotonic() + SLICE_SECONDS)
     rows = export.rows_written + written.rows
@@ -176,6 +196,7 @@ def finish(export: Export, rows: int, **fields: Any) -> int:
 
 def sweep_exports() -> None:
     """Remove files whose time is over, or that belong to nothing; wake a worker where an export waits."""
+    drafts.forget_old_copies()
     over = Q(expires_at__lte=Now()) | (Q(finished_at__isnull=False) & ~Q(failure_code=""))
     for pk, name in Export.objects.filter(over).exclude(file="").values_list("pk", "file"):
         drafts.discard(name)

@@ -21,6 +21,7 @@ SETTLED = timedelta(hours=1)
 STEP = timedelta(hours=1)
 # Then everything is counted anew, whatever a clock did meanwhile.
 KEPT_SECONDS = 7 * 24 * 3600.0
+IMAGES = "totals:images"
 Totals = dict[str, list[int]]
 
 
@@ -52,10 +53,15 @@ def added(one: Totals, other: Totals) -> Totals:
     }
 
 
+def forget_images() -> None:
+    """Count all images anew, as the bytes of one that was counted have changed: a picture that came again."""
+    cache.delete(IMAGES)
+
+
 def images_by_laboratory() -> dict[str, tuple[int, int]]:
     """Images and their stored bytes by the laboratory's id, void ones too."""
     figures = {"images": Count("pk"), "bytes": Sum("stored_bytes")}
-    found = totals_by("totals:images", CellImage.objects.all(), by="laboratory", at="uploaded_at", **figures)
+    found = totals_by(IMAGES, CellImage.objects.all(), by="laboratory", at="uploaded_at", **figures)
     return {laboratory: (images, size) for laboratory, (images, size) in found.items()}
 
 

@@ -23,6 +23,7 @@ from classifier.active_model import bundle_of, signature_of, verified_card
 from classifier.errors import StorageUnavailable
 from classifier.models import CaseStatus, CellImage, ModelTrial, ModelVersion, TrialPrediction
 from classifier.pipeline import LoadedModel
+from classifier.storage import private_files
 from classifier.trials import not_tried_yet
 from classifier.wakeup import send_wake_up
 from ml.errors import ModelUnavailable, UnreadableImage
@@ -145,10 +146,10 @@ def predicted(predictor: "Predictor", images: Sequence[CellImage]) -> "list[tupl
         with ThreadPoolExecutor(max_workers=settings.MODEL_THREADS) as threads:
             cells = list(threads.map(lambda image: prepared(image, predictor), images))
         return list(zip(images, predictor.predict(cells), strict=True))
-    except StorageUnavailable:
-        # No picture's fault: the trial goes on at a later step.
-        raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if isinstance(error, StorageUnavailable) and not private_files().works():
+            # No picture's fault: the trial goes on at a later step.
+            raise
         if len(images) == 1:
             logger.warning("trial_fault", image=str(images[0].pk), error=type(error).__name__)
             return [(images[0], None)]

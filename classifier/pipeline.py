@@ -35,6 +35,7 @@ from classifier.machine_audit import record_classified, record_failed
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.querysets import CellImageQuerySet
 from classifier.services.notifications import notify_images_done
+from classifier.storage import private_files
 from classifier.transitions import move
 from classifier.wakeup import send_wake_up
 from classifier.webhooks import announce_classified, announce_failed
@@ -65,6 +66,9 @@ class Claim:
     token: UUID
     images: Sequence[CellImage]
     began: float = field(default_factory=time.monotonic)
+    # Set once the store did not answer: a claim waits for that once, and not once for each image.
+    store_is_away: threading.Event = field(default_factory=threading.Event)
+    store_takes_nothing: threading.Event = field(default_factory=threading.Event)
 
 
 held_model: LoadedModel | None = None
@@ -179,7 +183,7 @@ def classify_batch(claim: Claim, model: LoadedModel) -> None:
     """Prepare the images in threads, predict them in one call, and write what came out."""
     prepared: list[tuple[CellImage, PreparedCell]] = []
     with ThreadPoolExecutor(max_workers=settings.MODEL_THREADS) as threads:
-        readings = threads.map(lambda image: prepare(image, model.predictor), claim.images)
+        readings = threads.map(lambda image: prepare(claim, image, model.predictor), claim.images)
         for image, reading in zip(claim.images, readings, strict=True):
             if isinstance(reading, str):
                 fail(claim, image, reading)
@@ -190,18 +194,20 @@ def classify_batch(claim: Claim, model: LoadedModel) -> None:
     complete_all(claim, model.version, predict(claim, model.predictor, prepared))
 
 
-def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | Exception":
+def prepare(claim: Claim, image: CellImage, predictor: "Predictor") -> "PreparedCell | str | Exception":
     """Read, check and prepare one image: ready for the model, the code of a permanent failure, or a fault."""
     try:
-        with image.file.open("rb") as stored:
-            content = stored.read()
+        content = content_of(claim, image)
         if sha256(content).hexdigest() != image.stored_sha256:
             return "stored_file_altered"
         # Drawn from the pixels that are decoded already.
         cell = predictor.prepare(content, shown_side=thumbnails.SIDE)
-        thumbnail = thumbnails.of_prepared(cell)
+        thumbnail = None if claim.store_takes_nothing.is_set() else thumbnails.of_prepared(cell)
         if thumbnail and thumbnails.store(image, thumbnail):
             image.has_thumbnail = True
+        elif thumbnail:
+            # The sweep makes it, and those of its neighbours.
+            claim.store_takes_nothing.set()
         return cell
     except FileNotFoundError:
         return "stored_file_missing"
@@ -213,6 +219,32 @@ def prepare(image: CellImage, predictor: "Predictor") -> "PreparedCell | str | E
     # Whatever a decoder throws at one picture must not reach its neighbours.
     except Exception as error:  # noqa: BLE001
         return error
+
+
+def content_of(claim: Claim, image: CellImage) -> bytes:
+    """The stored picture. Raises StorageUnavailable where the store is away, from then on for every image of the claim,
+    and OSError where it works and only this picture can't be read.
+    """
+    if claim.store_is_away.is_set():
+        raise StorageUnavailable
+    try:
+        return read(image)
+    except StorageUnavailable:
+        if claim.store_is_away.is_set() or not private_files().works():
+            claim.store_is_away.set()
+            raise
+    try:
+        # The store works: it may be over by now.
+        return read(image)
+    except StorageUnavailable as error:
+        message = "The store works, and does not give this picture."
+        raise OSError(message) from error
+
+
+def read(image: CellImage) -> bytes:
+    with image.file.open("rb") as stored:
+        content: bytes = stored.read()
+    return content
 
 
 def predict(

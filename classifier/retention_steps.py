@@ -84,7 +84,7 @@ def remove_pictures_of(case_id: UUID, rule: RetentionRule, now: datetime) -> int
         rule=rule.version,
         images=[str(image.pk) for image in images],
     )
-    names = [name for image in images for name in (str(image.file.name), thumbnails.path_of(image))]
+    names = [name for image in images for name in (str(image.file.name), *thumbnails.paths_of(image))]
     transaction.on_commit(partial(delete_files, names))
     return len(images)
 
@@ -93,5 +93,9 @@ def delete_files(names: list[str]) -> None:
     for name in names:
         try:
             default_storage.delete(name)
-        except (OSError, StorageUnavailable) as error:
+        except OSError as error:
             logger.warning("file_not_deleted", error=type(error).__name__)
+        except StorageUnavailable as error:
+            # Each further name would wait as long in vain; the check of the stored files deletes them later.
+            logger.warning("files_not_deleted", error=type(error).__name__)
+            return

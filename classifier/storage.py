@@ -80,6 +80,10 @@ class PrivateFiles(Storage):
         """The code of what keeps a picture from being stored now, or None."""
         raise NotImplementedError
 
+    def works(self) -> bool:
+        """After a StorageUnavailable: whether the storage works all the same, so that it was about one file only."""
+        return False
+
     def note(self, name: str) -> None:
         """Remember what was stored for the transaction round it, which may take its row back."""
         if (noted := stored_since.get()) is not None:

@@ -27,6 +27,7 @@ from classifier.storage import private_files
 logger = structlog.get_logger(__name__)
 # A file is written before its row, so a young one without a row may be an upload under way.
 ORPHAN_SECONDS = 3600
+FOLDERS = ("archives/", "exports/", "originals/", "thumbnails/")
 AT_ONCE = 500
 IN_A_LIST = 100
 # Of the check that runs all the time, a little of it every few minutes.
@@ -64,7 +65,7 @@ def check_images(images: Iterable[CellImage], findings: Findings, *, hashed: set
     """Compare the images' files with their rows; `hashed` are those that are read and hashed (None: all of them)."""
     for image in images:
         if hasattr(image, "removed_picture"):
-            if default_storage.exists(str(image.file.name)) or default_storage.exists(thumbnails.path_of(image)):
+            if any(map(default_storage.exists, files_of(image))):
                 findings.left_behind.append(str(image.pk))
             continue
         findings.images += 1
@@ -74,9 +75,14 @@ def check_images(images: Iterable[CellImage], findings: Findings, *, hashed: set
                 getattr(findings, fault).append(str(image.pk))
         else:
             findings.hashed += reads
-        if image.has_thumbnail and not default_storage.exists(thumbnails.path_of(image)):
+        if image.has_thumbnail and not any(map(default_storage.exists, thumbnails.paths_of(image))):
             findings.without_thumbnail.append(str(image.pk))
         step(image.stored_bytes if reads else 0)
+
+
+def files_of(image: CellImage) -> list[str]:
+    """The names of the original and of every form that its thumbnail can have."""
+    return [str(image.file.name), *thumbnails.paths_of(image)]
 
 
 def fault_of(image: CellImage, *, reads: bool) -> str:
@@ -120,7 +126,9 @@ def verify_files(*, sample: int | None = None, step: Step = no_step) -> Findings
 def orphans() -> Iterator[str]:
     """Names of files, older than an hour, that no row names."""
     latest = time.time() - ORPHAN_SECONDS
-    names_of_old = (file.name for file in private_files().files() if file.modified_at < latest)
+    # Only where files of ours lie: other instances may have theirs in the same bucket, behind a prefix.
+    found = (file for folder in FOLDERS for file in private_files().files(folder))
+    names_of_old = (file.name for file in found if file.modified_at < latest)
     while names := list(islice(names_of_old, AT_ONCE)):
         known = named(names)
         yield from (name for name in names if name not in known)
@@ -132,7 +140,7 @@ def named(names: list[str]) -> set[str]:
     images = CellImage.objects.filter(pk__in=ids, removed_picture=None).only("file", "has_thumbnail")
     known: set[str] = set()
     for image in images:
-        known |= {str(image.file.name), thumbnails.path_of(image)}
+        known.update(files_of(image))
     exports = set(Export.objects.filter(pk__in=ids).values_list("file", flat=True))
     known |= {name for name in names if drafts.whole_of(name) in exports}
     return known | set(Batch.objects.filter(pk__in=ids).values_list("archive", flat=True))
@@ -153,7 +161,7 @@ def remove_orphans(findings: Findings) -> int:
     """Delete what no row names, and what is left of removed pictures; audited by ids. Returns how many files."""
     names = list(findings.orphans)
     for image in CellImage.objects.filter(pk__in=findings.left_behind, removed_picture__isnull=False):
-        names += [str(image.file.name), thumbnails.path_of(image)]
+        names += filter(default_storage.exists, files_of(image))
     for name in names:
         default_storage.delete(name)
     if names:

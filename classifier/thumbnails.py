@@ -9,11 +9,13 @@ import struct
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
+from django.core.files import File
 from PIL import Image
 
 from classifier.errors import StorageUnavailable
@@ -28,6 +30,8 @@ SIDE = 192
 QUALITY = 85
 # Whatever is drawn otherwise one day gets another number: browsers then ask for it anew.
 DRAWING = 2
+# What is drawn now, and behind it what earlier versions drew: that is shown until the image is classified again.
+TYPES = {".jpg": "image/jpeg", ".webp": "image/webp"}
 SWEEP = 48
 SWEEP_SECONDS = 2.0
 # Images whose picture this process could not draw: it would fail at every sweep. Another start tries each once more.
@@ -48,9 +52,23 @@ FAULTS = (
 
 
 def path_of(image: CellImage) -> str:
-    """`originals/<laboratory>/<xx>/<id>.jpg` -> `thumbnails/<laboratory>/<xx>/<id>.jpg`."""
+    """`originals/<laboratory>/<xx>/<id>.png` -> `thumbnails/<laboratory>/<xx>/<id>.jpg`."""
+    return paths_of(image)[0]
+
+
+def paths_of(image: CellImage) -> list[str]:
+    """Every name that the image's thumbnail can have, the one of today first."""
     original = PurePosixPath(str(image.file.name))
-    return str(PurePosixPath("thumbnails", *original.parts[1:]).with_suffix(".jpg"))
+    thumbnail = PurePosixPath("thumbnails", *original.parts[1:])
+    return [str(thumbnail.with_suffix(suffix)) for suffix in TYPES]
+
+
+def opened(image: CellImage) -> tuple[File, str]:
+    """The stored thumbnail and its content type. Raises FileNotFoundError, StorageUnavailable."""
+    for name, content_type in zip(paths_of(image), TYPES.values(), strict=True):
+        with suppress(FileNotFoundError):
+            return private_files().open(name), content_type
+    raise FileNotFoundError(path_of(image))
 
 
 def etag_of(image: CellImage) -> str:
@@ -104,11 +122,19 @@ def of_prepared(cell: "PreparedCell") -> bytes | None:
 
 def store(image: CellImage, thumbnail: bytes) -> bool:
     """Put the thumbnail where it belongs, in place of an earlier one; returns whether that went well."""
+    today, *earlier = paths_of(image)
     try:
-        private_files().replace(path_of(image), thumbnail)
+        private_files().replace(today, thumbnail)
     except (OSError, StorageUnavailable) as error:
         logger.warning("thumbnail_not_stored", image=str(image.pk), error=type(error).__name__)
         return False
+    # An image that had none has nothing to delete: in a bucket each would be a request.
+    for name in earlier if image.has_thumbnail else ():
+        try:
+            private_files().delete(name)
+        except (OSError, StorageUnavailable) as error:
+            # It is shown no more, and goes with the picture.
+            logger.warning("file_not_deleted", error=type(error).__name__)
     return True
 
 

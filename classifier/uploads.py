@@ -32,7 +32,7 @@ FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, WebP or HEIC"
 # The field of an archive, and the names of the addresses that take one.
 ARCHIVE = "archive"
 ARCHIVE_ADDRESSES = frozenset({"batches", "api-batches"})
-# So much of a picture is held in memory before it goes to a file; a form may bring 200 of them.
+# So much of a form's first picture is held in memory before it goes to a file; a form may bring 200 of them.
 MEMORY_BYTES = 256 * 1024
 TILE_WIDTH, TILE_LENGTH = 322, 323
 SRGB = ImageCms.createProfile("sRGB")
@@ -51,13 +51,16 @@ class CappedUploadHandler(TemporaryFileUploadHandler):
     A small picture, as most are, stays in memory; an archive is a file from the start, which the storage can move.
     """
 
+    began = False
+
     def new_file(self, field_name: str, file_name: str, *about: Any, **more: Any) -> None:
         if field_name == ARCHIVE:
             super().new_file(field_name, file_name, *about, **more)
             return
         FileUploadHandler.new_file(self, field_name, file_name, *about, **more)
         # Closed with its request, as Django does it with every file that came.
-        spooled = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115
+        spooled = SpooledTemporaryFile(1 if self.began else MEMORY_BYTES)  # noqa: SIM115
+        self.began = True
         about_file = (self.content_type, 0, self.charset, self.content_type_extra)
         self.file = UploadedFile(spooled, file_name, *about_file)  # type: ignore[assignment]
 

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 logger = structlog.get_logger(__name__)
 CLASSIFY_QUEUED = "classifier.classify_queued"
 # Between two wake-ups of a web process: what is queued meanwhile shares the next one.
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 # How long the end of a web process waits for a broker that hangs; the sweep wakes the workers in its place.
 LAST_SECONDS = 2.0
 

@@ -180,6 +180,6 @@ def test_list_costs_the_same_however_many_rows_it_has(
 
     rows = (Case if "cases" in url else CellImage).objects.count()
 
-    # Token, its owner, the page; and the predictions of images, which are read in one go.
-    with django_assert_num_queries(3 if "cases" in url else 4):
+    # Token with its owner, the page; and the predictions of images, which are read in one go.
+    with django_assert_num_queries(2 if "cases" in url else 3):
         assert len(ids(client.get(url))) == rows

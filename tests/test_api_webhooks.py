@@ -182,7 +182,7 @@ def test_lists_of_the_api_cost_a_fixed_number_of_queries(
     )
     client = api(lab_admin)
     client.get("/api/v1/webhooks/")
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(2):
         client.get("/api/v1/webhooks/")
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(3):
         assert len(client.get(f"/api/v1/webhooks/{endpoint.pk}/messages/").json()["results"]) == 50

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from accounts.models import AuditEvent, User
-from classifier import services
+from classifier import services, thumbnails
 from classifier.models import Batch, Case, CellImage, ModelVersion, RemovedPicture, RetentionRule
 from hematovision.backup import restoring, rows
 from hematovision.backup.errors import BackupRefused
@@ -288,6 +290,20 @@ def test_lost_original_is_said_and_the_rest_is_backed_up(filled: Case, tmp_path:
     assert f"missing: {image.file.name}" in out.getvalue()
     assert f"altered: {other.file.name}" in out.getvalue()
     assert Manifest.read(tmp_path / "backup").files > 10
+
+
+def test_thumbnail_is_backed_up_in_the_form_that_is_shown(filled: Case, tmp_path: Path, settings: Any) -> None:
+    both, before = CellImage.objects.filter(status="reviewed") | CellImage.objects.filter(status="queued")
+    CellImage.objects.filter(pk__in=[both.pk, before.pk]).update(has_thumbnail=True)
+    thumbnails.store(both, b"of today")
+    for image in (both, before):
+        name = thumbnails.paths_of(image)[1]
+        default_storage.save(name, ContentFile(b"of an earlier version"))
+
+    assert back_up(tmp_path / "backup", io.StringIO()).unsound == []
+
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "backup" / "media" / "thumbnails").rglob("*.*")}
+    assert kept == {f"{both.pk}.jpg": b"of today", f"{before.pk}.webp": b"of an earlier version"}
 
 
 def test_picture_that_was_removed_by_rule_is_not_missed(filled: Case, lab_admin: User, tmp_path: Path) -> None:

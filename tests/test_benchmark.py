@@ -1,16 +1,23 @@
 """What `make bench` rests on: different pictures, real processes, figures that mean what they say."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from django.core.cache import cache
 
-from bench import report, through_http
+from bench import pages, report, through_http
 from bench.drain import drain
-from bench.instance import servers
+from bench.growth import compared
+from bench.instance import seconds_of, servers
 from bench.pictures import NoPictures, real_pictures
 from bench.soak import growth_of
+from classifier.kept_totals import images_by_laboratory, predictions_by_version
 from tests.faults.instance import pictures
 
 KEYS = {
@@ -82,6 +89,58 @@ def test_a_part_that_is_measured_again_leaves_the_others_as_they_were(
 
 def test_growth_is_told_from_caches_that_fill_at_first() -> None:
     assert growth_of([1, 5, 9, 9, 9, 9, 12, 12]) == {"first": 1, "second_quarter": 9, "last_quarter": 12, "most": 12}
+
+
+def measured(processor_ms: float, **more: float) -> dict[str, Any]:
+    return {"median_ms": 20.0, "processor_ms": processor_ms, "queries": 7, "plan": [], **more}
+
+
+def test_growth_is_shown_by_processor_time_the_worst_pages_first() -> None:
+    found = {f"page {number}": compared(measured(10.0), measured(10.0 + number / 10)) for number in range(60)}
+    found["slow desk"] = compared(measured(10.0), measured(90.0, first_ms=4321.0))
+
+    lines = list(report.growth_table({"growth": {"measured": {}, "sqlite": found}}))
+
+    assert lines[0].startswith("sqlite: 10 of 61 pages take more than 1.5 times the processor time")
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
+    assert rows == ["sqlite", "slow desk", *(f"page {number}" for number in range(59, 20, -1)), "sqlite", "slow desk"]
+    assert "| slow desk | 10.0 | 90.0 | 9.00 | 20.0 | 20.0 | 1.00 | 7 |" in lines
+    assert "| slow desk | 4,321 | 20.0 |" in lines
+
+
+@pytest.mark.django_db
+def test_first_call_is_told_of_pages_that_ask_for_kept_totals() -> None:
+    cache.clear()
+    asked = []
+
+    def ask() -> None:
+        asked.append(cache.get_many(pages.KEPT))
+        images_by_laboratory()
+        predictions_by_version()
+
+    first = pages.first_ms(ask)
+    assert first is not None
+    assert first > 0
+    assert asked == [{}, {}]
+    assert set(cache.get_many(pages.KEPT)) == set(pages.KEPT)
+    assert pages.first_ms(lambda: None) is None
+
+
+def test_processor_time_of_a_child_that_has_ended_stays_counted() -> None:
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    parent = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}]); print('done', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        first = psutil.Process(process.pid)
+        assert seconds_of([first, *first.children(recursive=True)]) >= 0.3
+        process.communicate("\n")
+    # What is gone by the time that it is asked is no error.
+    assert seconds_of([first, psutil.Process(os.getpid())]) > 0
 
 
 @pytest.mark.faults

@@ -355,7 +355,7 @@ def test_failed_image_is_mended_by_the_upload_that_its_sentence_asks_for(
     assert response.status_code == 200
     image.refresh_from_db()
     assert (image.status, image.failure_code) == ("classified", "")
-    assert len(list(Path(settings.MEDIA_ROOT).rglob("*.jpg"))) == 1
+    assert len(list(Path(settings.MEDIA_ROOT, "originals").rglob("*.jpg"))) == 1
 
 
 def test_accession_number_in_other_letters_is_the_same_number(sign_in: SignIn, technologist: User, case: Case) -> None:

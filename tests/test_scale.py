@@ -18,7 +18,10 @@ from classifier.audit_desk import images_per_status, versions_with_counts
 from classifier.desk_filters import PREDICTION_FILTERS, REVIEW_FILTERS, narrowed
 from classifier.kept_totals import images_by_laboratory, images_by_status, predictions_by_version
 from classifier.models import Case, CellImage, ModelVersion, Prediction, Review
+from classifier.services.images import restore_image
+from classifier.uploads import AcceptedUpload
 from tests.factories import prediction_of
+from tests.pictures import jpeg_of_cell
 
 MakeImage = Callable[..., CellImage]
 LONG_AGO = timedelta(days=3)
@@ -157,6 +160,20 @@ def test_what_was_counted_is_not_read_again(make_image: MakeImage, django_assert
 
     assert [n for n, _ in again.values()] == [1]
     assert '"uploaded_at" >= ' in queries.captured_queries[-1]["sql"]
+
+
+def test_picture_that_comes_again_counts_with_its_new_bytes(
+    make_image: MakeImage, technologist: User, django_capture_on_commit_callbacks: Any
+) -> None:
+    image = make_image("failed", failure_code="stored_file_missing")
+    CellImage.objects.filter(pk=image.pk).update(uploaded_at=timezone.now() - LONG_AGO, stored_bytes=1)
+    assert [size for _, size in images_by_laboratory().values()] == [1]
+    accepted = AcceptedUpload(jpeg_of_cell(1), "jpg", 224, 224, "0" * 64, "1" * 64, image.pixels_sha256)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        restore_image(actor=technologist, image=image, accepted=accepted)
+
+    assert [size for _, size in images_by_laboratory().values()] == [len(accepted.content)]
 
 
 def test_what_comes_after_an_hour_is_added_to_what_is_kept(make_image: MakeImage) -> None:

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+from django.db import connection
+from django.db.backends.sqlite3.base import DatabaseWrapper
 
 from hematovision import bootstrap, preparation, supervisor
 from hematovision.embedded import EmbeddedBroker, ask, die_with_parent
@@ -218,6 +221,28 @@ def test_damaged_database_is_not_migrated(tmp_path: Path) -> None:
     with pytest.raises(preparation.NotPrepared, match="could not be backed up"):
         preparation.back_up_sqlite(tmp_path / "db.sqlite3", tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir()) == []
+
+
+# --- Statistics ----------------------------------------------------------------------------------------------------
+def test_start_tells_sqlite_which_tables_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any
+) -> None:
+    """What it said of a small table would be wrong once that has grown, so of those it says nothing."""
+    own = DatabaseWrapper({**connection.settings_dict, "NAME": str(tmp_path / "db.sqlite3"), "OPTIONS": {}})
+    for step in ("migrate", "run_command", "call_command"):
+        monkeypatch.setattr(preparation, step, lambda *_, **__: None)
+    monkeypatch.setattr(preparation, "connection", own)
+    with django_db_blocker.unblock(), closing(own), own.cursor() as cursor:
+        for table, rows in (("small", 100), ("large", 2 * preparation.LARGE_TABLE)):
+            cursor.execute(f"CREATE TABLE {table} (kind)")
+            cursor.execute(f"CREATE INDEX {table}_by_kind ON {table} (kind)")
+            numbers = f"WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {rows})"
+            cursor.execute(f"INSERT INTO {table} {numbers} SELECT n % 3 FROM number")
+
+        preparation.prepare()
+
+        cursor.execute("SELECT tbl, idx FROM sqlite_stat1")
+        assert cursor.fetchall() == [("large", "large_by_kind")]
 
 
 # --- Children ------------------------------------------------------------------------------------------------------

@@ -95,6 +95,20 @@ def test_small_picture_needs_no_temporary_file(size: int, in_memory: bool, techn
     file.close()
 
 
+def test_only_the_first_picture_of_a_form_is_held_in_memory(technologist: User) -> None:
+    request: Any = type("Request", (), {"user": technologist})()
+    handler = CappedUploadHandler(request)
+    files = []
+    for _ in range(3):
+        handler.new_file("file", "cell.jpg", "image/jpeg", 1000)
+        handler.receive_data_chunk(b"x" * 1000, 0)
+        files.append(handler.file_complete(1000))
+
+    assert [file.file._rolled for file in files] == [False, True, True]  # type: ignore[union-attr]
+    for file in files:
+        file.close()
+
+
 def test_upload_that_breaks_off_leaves_no_file(technologist: User) -> None:
     request: Any = type("Request", (), {"user": technologist})()
     for field in ("file", "archive"):

@@ -1,12 +1,15 @@
 """How numbers, ages and cell types are written."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from classifier.cell_types import CELL_TYPE_TEXTS
 from classifier.templatetags.cell_types import age, cell_name, percent
 from ml.model_card import read_card, shipped_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,9 @@ def test_every_class_that_the_shipped_model_says_is_explained() -> None:
         text = CELL_TYPE_TEXTS[slug]
         assert text.function.endswith(".")
         assert text.normal_share
+
+
+def test_no_page_of_the_documentation_waits_for_a_figure() -> None:
+    written = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert len(written) > 10
+    assert [path.name for path in written if "FIGURE_" in path.read_text(encoding="utf-8")] == []

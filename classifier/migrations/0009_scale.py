@@ -7,8 +7,7 @@ from accounts.fact_triggers import insert_only
 
 PREDICTION, REVIEW = "classifier_prediction", "classifier_review"
 FILL = (
-    # Thumbnails have other names than before: they are drawn anew, a few at a time; until then the originals are shown.
-    """UPDATE classifier_cellimage SET has_thumbnail = FALSE, laboratory_id =
+    """UPDATE classifier_cellimage SET laboratory_id =
        (SELECT laboratory_id FROM classifier_case WHERE classifier_case.id = case_id)""",
     f"""UPDATE {PREDICTION} SET laboratory_id =
        (SELECT laboratory_id FROM classifier_cellimage WHERE classifier_cellimage.id = image_id)""",

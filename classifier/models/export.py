@@ -32,6 +32,7 @@ EXPORT_FAILURES: dict[str, str] = {
     WITHDRAWN: "It was withdrawn before it was finished.",
     "export_failed": "Writing it failed three times, so it was given up. Ask for it again; if that fails as well, tell "
     "your administrator.",
+    "export_too_large": "It became larger than one file of the object store may be. Ask for a part, by filters.",
 }
 
 

@@ -16,6 +16,7 @@ from accounts.models import User
 from accounts.roles import Verb
 from classifier import thumbnails
 from classifier.errors import Conflict, InvalidTransition, Unavailable
+from classifier.kept_totals import forget_images
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Priority, Void
 from classifier.querysets import CellImageQuerySet
 from classifier.retention import require_kept
@@ -134,10 +135,10 @@ def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) ->
 
     The new file has a name of its own while the old one is there; its thumbnail is then drawn anew, under that name.
     """
-    lost, lost_thumbnail = str(image.file.name), thumbnails.path_of(image)
+    lost, lost_thumbnails = str(image.file.name), thumbnails.paths_of(image)
     image.file.save(f"original.{accepted.extension}", ContentFile(accepted.content), save=False)
-    left = {lost, lost_thumbnail} - {str(image.file.name), thumbnails.path_of(image)}
-    changes = {"has_thumbnail": False} if lost_thumbnail in left else {}
+    left = {lost, *lost_thumbnails} - {str(image.file.name), *thumbnails.paths_of(image)}
+    changes = {"has_thumbnail": False} if left.issuperset(lost_thumbnails) else {}
     with transaction.atomic():
         moved = move(
             CellImage.objects.filter(pk=image.pk, failure_code__in=MENDED_BY_UPLOAD),
@@ -153,6 +154,7 @@ def restore_image(*, actor: User, image: CellImage, accepted: AcceptedUpload) ->
         )
         if moved:
             audit.record(action="image_restored", actor=actor, target=image)
+            transaction.on_commit(forget_images)
             wake_workers()
             for name in left:
                 delete_on_commit(image.file.storage, name)

@@ -186,10 +186,10 @@ def image_thumbnail(request: SignedInRequest, image_id: uuid.UUID) -> HttpRespon
     if any(each.removeprefix("W/") == headers["ETag"] for each in known):
         return HttpResponseNotModified(headers=headers)
     try:
-        stored = image.file.storage.open(thumbnails.path_of(image))
+        stored, content_type = thumbnails.opened(image)
     except FileNotFoundError as error:
         raise Http404 from error
-    return FileResponse(stored, content_type="image/jpeg", headers=headers)
+    return FileResponse(stored, content_type=content_type, headers=headers)
 
 
 @require_safe

@@ -12,11 +12,13 @@ from uuid import uuid4
 
 from django.apps import apps
 from django.conf import settings
+from django.core.cache import cache
 from django.core.files import File
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
+from classifier.errors import StorageUnavailable
 from classifier.storage import private_files
 from hematovision.backup.errors import BackupRefused, RestoreUnfinished
 from hematovision.backup.folder import (
@@ -58,8 +60,7 @@ def restore(folder: Path, out: TextIO) -> Manifest:
     require_whole(folder, manifest, Progress(out, "checking the backup", manifest.files))
     require_same_bundles(folder)
     with ExitStack() as undo:
-        undo.callback(empty_media)
-        copy_media(folder, out)
+        copy_media(folder, out, undo)
         copy_bundles(folder, undo)
         copy_heads(folder, out, undo)
         # Last: once the rows are there, nothing of the backup is missing.
@@ -79,6 +80,8 @@ def migrate_on() -> None:
     try:
         call_command("migrate", interactive=False, verbosity=0)
         call_command("createcachetable", verbosity=0)
+        # What this instance counted while it was empty.
+        cache.clear()
     except (DatabaseError, OSError) as error:
         message = (
             f"All rows and files are restored, but the database could not be brought to this version: {error}. Mend "
@@ -184,30 +187,34 @@ def require_counts(manifest: Manifest) -> None:
                 raise BackupRefused(message)
 
 
-def copy_media(folder: Path, out: TextIO) -> None:
-    source = folder / MEDIA
+def copy_media(folder: Path, out: TextIO, undo: ExitStack) -> None:
+    source, written = folder / MEDIA, list[str]()
+    undo.callback(remove_media, written)
     progress = Progress(out, "files")
     for path in files_below(source):
         name = path.relative_to(source).as_posix()
         with path.open("rb") as file:
-            if private_files().save(name, File(file)) != name:
-                message = "Somebody else writes to the same place. Restore into a fresh instance that nobody uses yet."
-                raise BackupRefused(message)
+            written.append(private_files().save(name, File(file)))
+        if written[-1] != name:
+            message = "Somebody else writes to the same place. Restore into a fresh instance that nobody uses yet."
+            raise BackupRefused(message)
         progress.step(path.stat().st_size)
     progress.end()
 
 
-def empty_media() -> None:
-    """As far as the disk lets us: why the restore failed is what the operator must read."""
+def remove_media(written: list[str]) -> None:
+    """What this restore wrote, and nothing that somebody else may have put there meanwhile.
+
+    As far as the disk or the store lets us: why the restore failed is what the operator must read.
+    """
     files = private_files()
-    with suppress(OSError):
-        for file in list(files.files()):
-            files.delete(file.name)
-        for path in files.folder.iterdir() if files.folder else ():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    with suppress(OSError, StorageUnavailable):
+        for name in written:
+            files.delete(name)
+        # The deepest first.
+        for path in sorted(files.folder.rglob("*"), reverse=True) if files.folder else ():
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def copy_bundles(folder: Path, undo: ExitStack) -> None:

@@ -57,6 +57,8 @@ class NamedFile:
     sha256: str
     image: str = ""
     may_lack: bool = False
+    # A file that makes this one needless.
+    unless: str = ""
 
 
 def back_up(folder: Path, out: TextIO) -> Manifest:
@@ -101,7 +103,10 @@ def written(folder: Path, out: TextIO) -> Manifest:
             with private(path):
                 pass
             rows[name] = write_table(model, path)
-            hashes.add(path, hash_of(path))
+    # Not within: the server ends a transaction in which nothing is asked for a minute, and a large table takes longer.
+    for name in rows:
+        path = folder / DATABASE / f"{name}.jsonl.gz"
+        hashes.add(path, hash_of(path))
     out.write(f"database: {sum(rows.values()):,} rows of {len(rows)} tables\n")
     unsound = copy_files(folder, hashes, out)
     missing = [str(version) for version in versions if not copy_bundle(version, folder, hashes)]
@@ -151,7 +156,9 @@ def named_files(folder: Path) -> Iterator[NamedFile]:
         if key not in removed:
             yield NamedFile(name, digest, image=key)
         if has_thumbnail and key not in removed:
-            yield NamedFile(thumbnails.path_of(CellImage(file=name)), "", may_lack=True)
+            today, *earlier = thumbnails.paths_of(CellImage(file=name))
+            yield NamedFile(today, "", may_lack=True)
+            yield from (NamedFile(each, "", may_lack=True, unless=today) for each in earlier)
     for name, digest, finished_at in read_columns(table(folder, Export), "file", "sha256", "finished_at"):
         # What is being written is written anew by the worker of the restored instance.
         if name and finished_at:
@@ -176,6 +183,8 @@ def copy_files(folder: Path, hashes: Hashes, out: TextIO) -> list[list[str]]:
     progress = Progress(out, "files", total)
     unsound: list[list[str]] = []
     for file in named_files(folder):
+        if file.unless and (folder / MEDIA / file.unless).exists():
+            continue
         target = folder / MEDIA / file.name
         try:
             digest = copy_stored(file.name, target)

@@ -20,7 +20,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self) -> bool:
         now = time.monotonic()
-        if now - self.worked_at < FRESH_SECONDS and self.is_quiet():
+        if not self.errors_occurred and now - self.worked_at < FRESH_SECONDS and self.is_quiet():
             return True
         usable: bool = super().is_usable()
         if usable:
