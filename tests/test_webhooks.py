@@ -112,7 +112,7 @@ def test_third_fault_is_told_and_the_first_two_are_not(
     endpoint: WebhookEndpoint, make_image: MakeImage, model_version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = make_image()
-    monkeypatch.setattr(pipeline, "prepare", lambda image, predictor: RuntimeError("boom"))
+    monkeypatch.setattr(pipeline, "prepare", lambda *about: RuntimeError("boom"))
     for tried in range(3):
         assert told() == []
         pipeline.classify_queued()
