@@ -35,8 +35,9 @@ def measure(
     """The figures of each part: of raw and baseline one, of the others one for each database."""
     cores = len(os.sched_getaffinity(0))
     wanted = {part: counts[part] for part in parts if part in counts}
-    wanted["http"] = counts["http"] + WARM_UP + SINGLES
-    pictures = real_pictures(max(wanted.values()))
+    if "http" in wanted:
+        wanted["http"] += WARM_UP + SINGLES
+    pictures = real_pictures(max(wanted.values(), default=0))
     say(f"{len(pictures)} different real pictures, {cores} cores")
 
     def drained(database: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def pages_with(of: Servers, database: str, images: int) -> dict[str, Any]:
 def told(made: MeasuredInstance, *module: str) -> str:
     """What a module of ours says on stdout, run in the instance; its progress is shown meanwhile."""
     environment = {**made.environment, "LOG_LEVEL": "ERROR"}
-    command = [sys.executable, "-m", *module]
+    command = [sys.executable, "-m", "bench.inside", *module]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=SECONDS
     )

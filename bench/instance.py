@@ -83,7 +83,7 @@ class MeasuredInstance(Instance):
         """Queue pictures through the service that every door uses, while nobody classifies."""
         names = self.var / "pictures.txt"
         names.write_text("\n".join(map(str, pictures)))
-        self.run(sys.executable, "-m", "bench.queue_pictures", str(names), seconds=1800)
+        self.run(sys.executable, "-m", "bench.inside", "bench.queue_pictures", str(names), seconds=1800)
 
     def start_all(self) -> None:
         self.start("worker", "beat", "web")

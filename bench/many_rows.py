@@ -1,26 +1,19 @@
-"""Fills an empty instance with the history of years, by the database itself: `python -m bench.many_rows IMAGES`.
+"""Fills an empty instance with the history of years, by the database itself (`bench.inside bench.many_rows IMAGES`).
 
 Twenty laboratories, ten images a case, an image every half minute: what is open and waits for somebody is the same
 however long the history is, and everything else was reviewed and signed. A million images are a year.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
 from uuid import uuid4
 
-import django
+from django.db import connection
+from django.utils import timezone
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hematovision.settings")
-django.setup()
-
-from django.db import connection  # noqa: E402 - Django's models need the setup above
-from django.utils import timezone  # noqa: E402
-
-from accounts.models import AuditEvent, AuditSeal, Laboratory, User  # noqa: E402
-from bench.inserting import (  # noqa: E402
+from accounts.models import AuditEvent, AuditSeal, Laboratory, User
+from bench.inserting import (
     JSON_PAIRS,
     ON_POSTGRESQL,
     as_text,
@@ -35,8 +28,8 @@ from bench.inserting import (  # noqa: E402
     truth,
     without_checks,
 )
-from bench.many_people import LABORATORIES, People, people  # noqa: E402
-from classifier.models import (  # noqa: E402
+from bench.many_people import LABORATORIES, People, people
+from classifier.models import (
     Batch,
     BatchMember,
     Case,
@@ -52,8 +45,8 @@ from classifier.models import (  # noqa: E402
     WebhookEndpoint,
     WebhookMessage,
 )
-from classifier.reports.payload import Signature, build_payload, canonical_json  # noqa: E402
-from ml.progress import say  # noqa: E402
+from classifier.reports.payload import Signature, build_payload, canonical_json
+from ml.progress import say
 
 IMAGES_A_CASE = 10
 SECONDS_AN_IMAGE = 30
@@ -389,7 +382,8 @@ def payload_like(case_id: str) -> str:
     return canonical_json(build_payload(case, signature=signature))
 
 
-def main(images: int) -> None:
+def main(words: list[str]) -> None:
+    images = int(words[0])
     started = time.monotonic()
     history = History(images, people())
     kinds = history.kinds()
@@ -411,7 +405,3 @@ def main(images: int) -> None:
     say("statistics, as the databases keep them ...")
     run("VACUUM ANALYZE" if ON_POSTGRESQL else "ANALYZE")
     say(f"{images:,} images after {time.monotonic() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

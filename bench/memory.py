@@ -1,6 +1,5 @@
 """Whether memory stays bounded: ten thousand different pictures, 200 uploads at a time, faster than any worker."""
 
-import statistics
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,6 @@ def memory(pictures: Sequence[Path], servers: Servers, database: str) -> dict[st
                 f"{name}_rss_mb": {
                     "before": before[name],
                     "most": max(seen[name]),
-                    "first_minute": statistics.median(seen[name][: max(1, len(seen[name]) // 4)]),
                     "after": made.memory_mb(name),
                 }
                 for name in ("web", "worker")

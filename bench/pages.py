@@ -1,35 +1,28 @@
-"""How long pages and lists take in this instance: `python -m bench.pages [WORDS]`, one JSON object on stdout.
+"""How long pages and lists take in this instance (`bench.inside bench.pages [WORDS]`): one JSON object on stdout.
 
 People of every role ask, in this process, so that nothing but the page is measured. `WORDS` measure only the pages
 whose names hold them. The pages themselves stand in `bench.asked`.
 """
 
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import django
 import psutil
+from django.conf import settings
+from django.core.cache import cache
+from django.db import Error, connection
+from django.test.utils import CaptureQueriesContext
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hematovision.settings")
-django.setup()
-
-from django.conf import settings  # noqa: E402 - Django needs the setup above
-from django.core.cache import cache  # noqa: E402
-from django.db import Error, connection  # noqa: E402
-from django.test.utils import CaptureQueriesContext  # noqa: E402
-
-from bench.asked import questions  # noqa: E402
-from ml.progress import Progress  # noqa: E402
+from bench.asked import questions
+from classifier import kept_totals
+from ml.progress import Progress
 
 ROUNDS = 5
 LONGEST_SECONDS = 3.0
-# What `classifier.kept_totals` keeps in the cache.
-KEPT = ("totals:images", "totals:predictions")
 
 
 class Processor:
@@ -54,12 +47,12 @@ class Processor:
 
 def first_ms(ask: Callable[[], object]) -> float | None:
     """How long it takes where totals are asked for that nobody has counted yet; None where none are asked for."""
-    cache.delete_many(KEPT)
+    cache.delete_many(kept_totals.KEPT)
     ask()
-    if not cache.get_many(KEPT):
+    if not cache.get_many(kept_totals.KEPT):
         return None
     # Once more: the very first time also loads templates and the like.
-    cache.delete_many(KEPT)
+    cache.delete_many(kept_totals.KEPT)
     return elapsed_ms(ask)
 
 
@@ -113,7 +106,3 @@ def main(words: list[str]) -> None:
         found[name] = measured(ask, processor)
         progress.advance(note=f"{name}: {found[name]['median_ms']:.0f} ms")
     json.dump(found, sys.stdout)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

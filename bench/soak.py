@@ -121,7 +121,7 @@ def a_reader_looks(load: Load) -> Iterator[float]:
         for page in pages:
             looked_at(load, session, page)
             yield 0.3
-        for image in pictures_of(load.made, case) if case else []:
+        for image in pictures_of(load, case) if case else []:
             for part in ("", "thumbnail/", "heat-map/", "file/"):
                 looked_at(load, session, f"images/{image}/{part}", also=(404,) if part else ())
             yield 0.3
@@ -131,7 +131,7 @@ def a_reader_reviews(load: Load) -> Iterator[float]:
     token = load.made.manage("create_token", "reader@demo.example").splitlines()[-1]
     client = Client(load.made.port, token)
     while True:
-        for image in pictures_of(load.made, load.latest_case()) if load.cases else []:
+        for image in pictures_of(load, load.latest_case()) if load.cases else []:
             prediction = client.image(image)["prediction"]
             said = (
                 {"verdict": "CONFIRMED"} if prediction["label"] else {"verdict": "CORRECTED", "final_label": "artefact"}
@@ -177,18 +177,10 @@ def looked_at(load: Load, session: requests.Session, page: str, also: Sequence[i
     load.count("pages")
 
 
-def pictures_of(made: MeasuredInstance, case: str) -> list[str]:
+def pictures_of(load: Load, case: str) -> list[str]:
     """Some classified images of a case, asked of the API."""
-    _, page = made_client(made).call("GET", f"/api/v1/images/?case={case}&status=classified")
+    _, page = load.made.client().call("GET", f"/api/v1/images/?case={case}&status=classified")
     return [image["id"] for image in page["results"]][:5]
-
-
-CLIENTS: dict[int, Client] = {}
-
-
-def made_client(made: MeasuredInstance) -> Client:
-    """One client for the questions beside the load."""
-    return CLIENTS.setdefault(made.port, made.client())
 
 
 ACTORS: tuple[Act, ...] = (

@@ -21,7 +21,7 @@ SETTLED = timedelta(hours=1)
 STEP = timedelta(hours=1)
 # Then everything is counted anew, whatever a clock did meanwhile.
 KEPT_SECONDS = 7 * 24 * 3600.0
-IMAGES = "totals:images"
+IMAGES, PREDICTIONS = KEPT = ("totals:images", "totals:predictions")
 Totals = dict[str, list[int]]
 
 
@@ -68,7 +68,7 @@ def images_by_laboratory() -> dict[str, tuple[int, int]]:
 def predictions_by_version() -> dict[str, int]:
     """Predictions by the model version's id."""
     rows = Prediction.objects.all()
-    found = totals_by("totals:predictions", rows, by="model_version", at="created_at", n=Count("pk"))
+    found = totals_by(PREDICTIONS, rows, by="model_version", at="created_at", n=Count("pk"))
     return {version: n for version, (n,) in found.items()}
 
 

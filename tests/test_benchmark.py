@@ -17,6 +17,7 @@ from bench.growth import compared
 from bench.instance import seconds_of, servers
 from bench.pictures import NoPictures, real_pictures
 from bench.soak import growth_of
+from classifier import kept_totals
 from classifier.kept_totals import images_by_laboratory, predictions_by_version
 from tests.faults.instance import pictures
 
@@ -114,7 +115,7 @@ def test_first_call_is_told_of_pages_that_ask_for_kept_totals() -> None:
     asked = []
 
     def ask() -> None:
-        asked.append(cache.get_many(pages.KEPT))
+        asked.append(cache.get_many(kept_totals.KEPT))
         images_by_laboratory()
         predictions_by_version()
 
@@ -122,7 +123,7 @@ def test_first_call_is_told_of_pages_that_ask_for_kept_totals() -> None:
     assert first is not None
     assert first > 0
     assert asked == [{}, {}]
-    assert set(cache.get_many(pages.KEPT)) == set(pages.KEPT)
+    assert set(cache.get_many(kept_totals.KEPT)) == set(kept_totals.KEPT)
     assert pages.first_ms(lambda: None) is None
 
 

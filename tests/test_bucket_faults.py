@@ -13,7 +13,7 @@ from django.core.files.base import ContentFile
 from django.urls import reverse
 
 from accounts.models import User
-from classifier import bucket_storage, drafts, export_steps, model_trial, pipeline, services, stored_files
+from classifier import bucket_storage, drafts, export_steps, model_trial, pipeline, stored_files
 from classifier.bucket_storage import BucketStorage
 from classifier.errors import StorageUnavailable
 from classifier.models import CellImage, Export, ModelVersion
@@ -21,10 +21,9 @@ from classifier.storage import private_files
 from hematovision.backup import restoring
 from hematovision.backup.errors import BackupRefused
 from hematovision.backup.writing import back_up
-from tests.factories import reviewed
 from tests.fake_store import FakeStore, fake_store
 from tests.object_store import ObjectStore
-from tests.test_bucket_storage import CELLS, REFUSED, assert_whole, away
+from tests.test_bucket_storage import CELLS, REFUSED, assert_whole, away, export_in_slices
 
 MakeImage = Callable[..., CellImage]
 
@@ -217,11 +216,7 @@ def test_restore_whose_store_goes_away_says_what_went_wrong_first(
 def waiting(
     in_a_bucket: ObjectStore, make_image: MakeImage, reader: User, auditor: User, monkeypatch: pytest.MonkeyPatch
 ) -> Export:
-    """A de-identified export of three pictures, of which every slice takes one."""
-    for _ in range(3):
-        reviewed(make_image(), by=reader)
-    monkeypatch.setattr(export_steps, "SLICE_SECONDS", -1.0)
-    return services.request_export(actor=auditor, kind="de_identified", filters={})
+    return export_in_slices(make_image, reader, auditor, monkeypatch)
 
 
 def copies(settings: Any) -> list[Path]:

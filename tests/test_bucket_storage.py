@@ -255,15 +255,19 @@ def test_backup_of_a_bucket_is_restored_into_another_or_into_a_folder(
 
 
 # --- Exports, which grow -------------------------------------------------------------------------------------------
-@pytest.fixture
-def waiting(
-    files: BucketStorage, make_image: MakeImage, reader: User, auditor: User, monkeypatch: pytest.MonkeyPatch
-) -> Export:
+def export_in_slices(make_image: MakeImage, reader: User, auditor: User, monkeypatch: pytest.MonkeyPatch) -> Export:
     """A de-identified export of three pictures, of which every slice takes one."""
     for _ in range(3):
         reviewed(make_image(), by=reader)
     monkeypatch.setattr(export_steps, "SLICE_SECONDS", -1.0)
     return services.request_export(actor=auditor, kind="de_identified", filters={})
+
+
+@pytest.fixture
+def waiting(
+    files: BucketStorage, make_image: MakeImage, reader: User, auditor: User, monkeypatch: pytest.MonkeyPatch
+) -> Export:
+    return export_in_slices(make_image, reader, auditor, monkeypatch)
 
 
 def assert_whole(export: Export) -> None:
