@@ -39,7 +39,7 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["python", "-m", "hematovision.readiness", "/healthz"]
 CMD ["python", "-m", "gunicorn", "hematovision.wsgi", "--bind", "0.0.0.0:8000", \
-     "--worker-class", "hematovision.slow_clients.PatientWorker", "--workers", "2", "--threads", "4", "--preload", \
+     "--worker-class", "hematovision.slow_clients.PatientWorker", "--threads", "4", "--preload", \
      "--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5", "--no-control-socket"]
 
 FROM base AS worker

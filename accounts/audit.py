@@ -7,7 +7,10 @@ from uuid import UUID
 import structlog
 from django.db import models
 
+from accounts.built_statements import BuiltInsert
 from accounts.models import AuditEvent, Laboratory, User
+
+EVENTS = BuiltInsert(AuditEvent)
 
 
 def record(
@@ -24,13 +27,13 @@ def record(
     Address and request id come from the request that is being answered, if there is one.
     """
     written = event(action=action, actor=actor, target=target, laboratory=laboratory, **facts)
-    written.save()
+    EVENTS.insert(written)
     return written
 
 
 def record_many(events: Iterable[AuditEvent]) -> None:
-    """Record events that `event` has made, by one INSERT."""
-    AuditEvent.objects.bulk_create(events)
+    """Record events that `event` has made, together."""
+    EVENTS.insert(*events)
 
 
 def event(

@@ -88,6 +88,7 @@ def found_by_id(events: QuerySet[AuditEvent], text: str) -> QuerySet[AuditEvent]
     # Each of the three reads follows an index; a condition with OR would follow none.
     models = [name for app in OUR_APPS for name in apps.get_app_config(app).models]
     of_target = events.filter(target_type__in=models, target_id=pk).values("pk")
-    of_request = events.filter(request_id=pk).values("pk")
+    # The index holds no events without one, and SQLite wants to be told.
+    of_request = events.filter(request_id=pk).exclude(request_id="").values("pk")
     itself = events.filter(pk=pk).values("pk")
     return events.filter(pk__in=of_target.order_by().union(of_request.order_by(), itself.order_by(), all=True))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import models, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -15,13 +15,15 @@ from rest_framework.request import Request
 
 from accounts import audit
 from accounts.attempts import may_try
-from accounts.built_once import TEXT, BuiltOnce
+from accounts.built_statements import BuiltSelect, Given
 from accounts.models import ApiToken, User
 from accounts.roles import Role, Verb, scopes_of_role
 
 # Nobody keeps track of more; a client that makes tokens in a loop stops here.
 MOST_TOKENS = 20
-token_of_digest: BuiltOnce[ApiToken] = BuiltOnce(ApiToken.objects.select_related("user").filter(digest=TEXT).order_by())
+TOKEN_OF_DIGEST: BuiltSelect[ApiToken] = BuiltSelect(
+    ApiToken.objects.select_related("user").filter(digest=Given("digest", models.CharField())).order_by()
+)
 
 
 class TokenRefused(ValueError):
@@ -149,7 +151,7 @@ class ApiTokenAuthentication(TokenAuthentication):
         if not token.isalnum():
             raise AuthenticationFailed
         # By its hash, which is the key of its row: one statement, at each request, for all that can close a token.
-        found = token_of_digest.get(hash_token(token.decode()))
+        found = TOKEN_OF_DIGEST.one(digest=hash_token(token.decode()))
         now = timezone.now()
         if found is None or (found.expiry is not None and found.expiry < now):
             raise AuthenticationFailed("Invalid token.")

@@ -21,8 +21,9 @@ from accounts.models import AuditEvent, AuditSeal, User
 from accounts.tokens import create_token
 from classifier import batch_steps, exports, thumbnails
 from classifier.admin.desk import DeskAdmin
+from classifier.claims import claim_batch
 from classifier.models import Batch, Case, CellImage, Export, ExportKind, ModelVersion, Notification, Report
-from classifier.pipeline import claim_batch, fail_lost
+from classifier.pipeline import fail_lost
 from classifier.querysets import CellImageQuerySet
 from classifier.retention import due_pictures
 from classifier.services.notifications import notifications_of

@@ -46,6 +46,7 @@ from classifier.models import (
     WebhookMessage,
 )
 from classifier.reports.payload import Signature, build_payload, canonical_json
+from hematovision.preparation import gather_statistics
 from ml.progress import say
 
 IMAGES_A_CASE = 10
@@ -403,5 +404,8 @@ def main(words: list[str]) -> None:
             say(f"{name}: {place} of {len(kinds)} kinds of rows, {took:.0f} s so far, about {left:.0f} s left")
         say("indexes ...")
     say("statistics, as the databases keep them ...")
-    run("VACUUM ANALYZE" if ON_POSTGRESQL else "ANALYZE")
+    if ON_POSTGRESQL:
+        run("VACUUM ANALYZE")
+    else:
+        gather_statistics()
     say(f"{images:,} images after {time.monotonic() - started:.0f} s")

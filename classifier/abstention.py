@@ -24,11 +24,16 @@ LATEST = 1000
 SHOWN_THRESHOLDS = (0.85, 0.9, 0.95, 0.97, 0.99)
 
 
+def threshold_of(laboratory: str) -> Subquery:
+    """The newest threshold of a laboratory, a fraction or None; `laboratory` is the path from the row to it."""
+    own = LaboratorySettings.objects.filter(laboratory=OuterRef(laboratory)).order_by("-version")
+    return Subquery(own.values("abstain_below")[:1])
+
+
 def thresholds_of(image_ids: Collection[UUID]) -> dict[UUID, float | None]:
     """The newest threshold of each image's laboratory, a fraction or None; one query, however many laboratories."""
-    own = LaboratorySettings.objects.filter(laboratory=OuterRef("case__laboratory")).order_by("-version")
     rows = CellImage.objects.filter(pk__in=image_ids).order_by()
-    return dict(rows.values_list("pk", Subquery(own.values("abstain_below")[:1])))
+    return dict(rows.values_list("pk", threshold_of("laboratory")))
 
 
 def held_back(prediction: "CellPrediction", abstain_below: float | None) -> "CellPrediction":

@@ -13,18 +13,19 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, F, Max, Q, QuerySet, Value, When
-from django.db.models.functions import Now, TruncDate
+from django.db.models import Count, Max, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import Laboratory, User
 from classifier.binomial import limits
 from classifier.charts import Axis, MatrixRow, Whisker, axis_for, matrix_rows
-from classifier.desk_filters import READ, UNIDENTIFIED, as_day, begin_of, counts_now, void_or_not
+from classifier.desk_days import Days, Window, days_of
+from classifier.desk_filters import UNIDENTIFIED, as_day
 from classifier.exports import exports_of
 from classifier.heartbeat import SEEN_WITHIN
 from classifier.kept_totals import images_by_status, predictions_by_version
-from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Review, WorkerHeartbeat
+from classifier.models import CellImage, ImageStatus, ModelVersion, WorkerHeartbeat
 from classifier.querysets import QueueState
 from classifier.readiness import Obstacle, queue_obstacle
 from ml.labels import CELL_TYPES
@@ -33,26 +34,6 @@ USUAL_DAYS = 30
 LONGEST = timedelta(days=3660)
 # Up to so many days a line is a day, beyond that a week.
 DAYS_BY_DAY = 31
-
-
-@dataclass(frozen=True)
-class Window:
-    """Days, the first and the last one included."""
-
-    first: date
-    last: date
-
-    @property
-    def in_address(self) -> dict[str, str]:
-        return {"from": self.first.isoformat(), "to": self.last.isoformat()}
-
-    @property
-    def days(self) -> int:
-        return (self.last - self.first).days + 1
-
-    def holds(self, field: str) -> Q:
-        first, last = begin_of(self.first.isoformat()), begin_of(self.last.isoformat(), 1)
-        return Q(**{f"{field}__gte": first, f"{field}__lt": last})
 
 
 def window_of(given: Mapping[str, str]) -> Window:
@@ -122,27 +103,14 @@ class ReaderAgreement:
 Pairs = Counter[tuple[str, str]]
 
 
-def read_reviews(laboratory: Laboratory, window: Window) -> QuerySet[Any]:
-    """The reviews that agreement is counted over."""
-    rows = Review.objects.filter(
-        window.holds("created_at"),
-        counts_now(),
-        laboratory=laboratory,
-        verdict__in=READ,
-    )
-    return void_or_not("image").apply(rows, "no").order_by()
-
-
-def agreement_of(laboratory: Laboratory, window: Window) -> tuple[list[VersionAgreement], list[ReaderAgreement]]:
-    """By model version, the newest first, and by reader, the busiest first; one query and two for the names."""
+def agreement_of(days: Days) -> tuple[list[VersionAgreement], list[ReaderAgreement]]:
+    """By model version, the newest first, and by reader, the busiest first; two queries, for the names."""
     pairs: dict[UUID, Pairs] = {}
     readers: dict[UUID, Pairs] = {}
-    groups = read_reviews(laboratory, window).values(
-        "reader", "final_label", said=F("prediction__label"), version=F("prediction__model_version")
-    )
-    for row in groups.annotate(n=Count("pk")):
-        for counted in (pairs.setdefault(row["version"], Counter()), readers.setdefault(row["reader"], Counter())):
-            counted[row["said"], row["final_label"]] += row["n"]
+    for read, _ in days.values():
+        for (reader, version, said, final), n in read.items():
+            pairs.setdefault(version, Counter())[said, final] += n
+            readers.setdefault(reader, Counter())[said, final] += n
     versions = ModelVersion.objects.filter(pk__in=pairs)
     people = User.objects.in_bulk(list(readers))
     by_reader = [
@@ -228,34 +196,25 @@ class Period:
         return Window(self.first, self.last).in_address
 
 
-def made_predictions(laboratory: Laboratory, window: Window) -> QuerySet[Any]:
-    rows = Prediction.objects.filter(window.holds("created_at"), laboratory=laboratory)
-    return void_or_not("image").apply(rows, "no").order_by()
-
-
-def abstentions_and_periods(laboratory: Laboratory, window: Window) -> tuple[list[Abstention], list[Period]]:
-    """By model version, and by day or week, those without anything left out, the newest first."""
+def abstentions_and_periods(days: Days) -> tuple[list[Abstention], list[Period]]:
+    """By model version, and by day or week, those without anything left out, the newest first; one query."""
     totals: Counter[UUID] = Counter()
     reasons: dict[UUID, Counter[str]] = {}
     periods: dict[date, Period] = {}
-    made = made_predictions(laboratory, window).values(
-        "model_version", "reason_code", "abstained", day=TruncDate("created_at")
-    )
-    for row in made.annotate(n=Count("pk")):
-        totals[row["model_version"]] += row["n"]
-        period = period_of(periods, row["day"], window)
-        period.predictions += row["n"]
-        if row["abstained"]:
-            period.abstained += row["n"]
-            reasons.setdefault(row["model_version"], Counter())[row["reason_code"]] += row["n"]
-    same = Case(
-        When(final_label=F("prediction__label"), then=Value("yes")), default=Value("no"), output_field=CharField()
-    )
-    read = read_reviews(laboratory, window).exclude(prediction__label="")
-    for row in read.annotate(same=same).values("same", day=TruncDate("created_at")).annotate(n=Count("pk")):
-        period = period_of(periods, row["day"], window)
-        period.read += row["n"]
-        period.overridden += row["n"] * (row["same"] == "no")
+    window = Window(min(days), max(days))
+    for day, (read, made) in days.items():
+        if not made and not any(said for _, _, said, _ in read):
+            continue
+        period = period_of(periods, day, window)
+        for (version, reason, abstained), n in made.items():
+            totals[version] += n
+            period.predictions += n
+            if abstained:
+                period.abstained += n
+                reasons.setdefault(version, Counter())[reason] += n
+        for (_, _, said, final), n in read.items():
+            period.read += n * bool(said)
+            period.overridden += n * (said not in ("", final))
     versions = ModelVersion.objects.filter(pk__in=totals)
     abstentions = [
         Abstention(version, totals[version.pk], reasons.get(version.pk, Counter()).most_common())
@@ -334,8 +293,9 @@ def desk_of_laboratory(user: User, given: Mapping[str, str]) -> dict[str, Any]:
     if laboratory is None:
         return {}
     window = window_of(given)
-    versions, readers = agreement_of(laboratory, window)
-    abstentions, periods = abstentions_and_periods(laboratory, window)
+    days = days_of(laboratory, window)
+    versions, readers = agreement_of(days)
+    abstentions, periods = abstentions_and_periods(days)
     return {
         "window": window,
         "today": timezone.localdate(),

@@ -20,8 +20,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts import audit
+from accounts.built_statements import BuiltSelect
 from classifier import archives
 from classifier.batches import progress_of
+from classifier.claims import anybody_waits, anything_waits
 from classifier.errors import HematoVisionError, StorageUnavailable, Unavailable, UploadRejected
 from classifier.models import (
     Batch,
@@ -29,7 +31,6 @@ from classifier.models import (
     CellImage,
     ImageStatus,
     NotificationKind,
-    Priority,
     WebhookEvent,
 )
 from classifier.services.batches import ClaimLost, begin, keep_member, move_on, note_complaints, void_waiting
@@ -43,6 +44,13 @@ logger = structlog.get_logger(__name__)
 # A picture that is uploaded meanwhile waits no longer than this, and the reading of one file.
 SLICE_SECONDS = 1.0
 MAX_FAULTS = 3
+# Asked at every turn of a worker, and nearly always answered by no: then nothing else is asked.
+ANY_OPEN = BuiltSelect(
+    Batch.objects.filter(finished_at=None, cancelled_at=None, checked_at=None)
+    .exclude(archive="")
+    .order_by()
+    .values_list("pk")[:1]
+)
 ARCHIVE_FAILED = (
     "Checking this archive failed again and again, so its other files are left out. Pack it again and send it."
 )
@@ -56,8 +64,7 @@ def check_archives(classified: int = 0) -> int:
     picture that somebody waits for is queued. Without a usable model there is nothing to be in the way of.
     Whatever else ends a check leaves its claim to expire: then it counts once, and meanwhile other archives go on.
     """
-    waiting = CellImage.objects.claimable()
-    if classified and waiting.filter(priority=Priority.INTERACTIVE).exists():
+    if not ANY_OPEN.any() or (classified and anybody_waits()):
         return 0
     batch = claim_check()
     if batch is None:
@@ -70,7 +77,7 @@ def check_archives(classified: int = 0) -> int:
         looked_at, goes_on = 0, False
     finally:
         # One wake-up in, at most one out: where images go on being classified, theirs serves the next step as well.
-        if goes_on and Batch.objects.unchecked().exists() and not (classified and waiting.exists()):
+        if goes_on and Batch.objects.unchecked().exists() and not (classified and anything_waits()):
             send_wake_up()
     return looked_at
 

@@ -17,6 +17,17 @@ from accounts.audit_filters import MACHINE
 from accounts.models import Laboratory, User
 from classifier.abstention import BELOW_LABORATORY_THRESHOLD
 from classifier.errors import FAILURES, InvalidInput
+from classifier.few_rows import (
+    Among,
+    images_read_as,
+    images_uploaded_by,
+    images_with_review_by,
+    no_longer_counting,
+    predictions_by_reading,
+    predictions_called,
+    reviews_by_reading,
+    uploaded_by,
+)
 from classifier.models import (
     CELL_TYPE_CHOICES,
     AmendmentKind,
@@ -77,18 +88,36 @@ class DeskFilter:
     choices: Callable[[Laboratory | None], Choices]
     # The column of days.
     field: str = ""
+    # A column, and what it holds wherever the filter fits, if that is little.
+    among: Among | None = None
+
+    def narrow(self, rows: Rows, value: str, laboratory_id: UUID | None) -> Rows:
+        """What `apply` leaves of the laboratory's rows; where that is little it is found without reading the others."""
+        rows = self.apply(rows, value)
+        if self.among is None:
+            return rows
+        column, keys = self.among(laboratory_id, value)
+        return rows if keys is None else rows.filter(**{f"{column}__in": keys})
 
 
-def coded(name: str, title: str, choices: Choices, apply: Callable[[Rows, str], Rows]) -> DeskFilter:
+def coded(
+    name: str, title: str, choices: Choices, apply: Callable[[Rows, str], Rows], among: Among | None = None
+) -> DeskFilter:
     """A filter of a fixed list of codes."""
     known = {code for code, _ in choices}
-    return DeskFilter(name, title, apply, lambda value: value if value in known else None, lambda _: choices)
+    return DeskFilter(
+        name, title, apply, lambda value: value if value in known else None, lambda _: choices, among=among
+    )
 
 
 def by_id(
-    name: str, title: str, choices: Callable[[Laboratory | None], Choices], apply: Callable[[Rows, str], Rows]
+    name: str,
+    title: str,
+    choices: Callable[[Laboratory | None], Choices],
+    apply: Callable[[Rows, str], Rows],
+    among: Among | None = None,
 ) -> DeskFilter:
-    return DeskFilter(name, title, apply, as_id, choices)
+    return DeskFilter(name, title, apply, as_id, choices, among=among)
 
 
 def as_id(value: str) -> str | None:
@@ -143,22 +172,23 @@ def people(laboratory: Laboratory | None) -> Choices:
     return sorted(((str(user.pk), str(user)) for user in rows), key=lambda pair: pair[1].lower())
 
 
-def person(name: str, title: str, path: str) -> DeskFilter:
-    return by_id(name, title, people, lambda rows, pk: rows.filter(**{path: pk}))
+def person(name: str, title: str, path: str, among: Among | None = None) -> DeskFilter:
+    return by_id(name, title, people, lambda rows, pk: rows.filter(**{path: pk}), among)
 
 
-def labelled(name: str, title: str, path: str) -> DeskFilter:
+def labelled(name: str, title: str, path: str, among: Among | None = None) -> DeskFilter:
     """By cell type; `unidentified` where the model abstains."""
     return coded(
         name,
         title,
         [*CELL_TYPE_CHOICES, (UNIDENTIFIED, "Unidentified")],
         lambda rows, label: rows.filter(**{path: "" if label == UNIDENTIFIED else label}),
+        among,
     )
 
 
-def cell_type(name: str, title: str, path: str) -> DeskFilter:
-    return coded(name, title, CELL_TYPE_CHOICES, lambda rows, label: rows.filter(**{path: label}))
+def cell_type(name: str, title: str, path: str, among: Among | None = None) -> DeskFilter:
+    return coded(name, title, CELL_TYPE_CHOICES, lambda rows, label: rows.filter(**{path: label}), among)
 
 
 def in_band(rows: Rows, band: str) -> Rows:
@@ -166,8 +196,10 @@ def in_band(rows: Rows, band: str) -> Rows:
     return rows.filter(confidence__gte=least, confidence__lt=below)
 
 
-def yes_or_no(name: str, title: str, condition: Q) -> DeskFilter:
-    return coded(name, title, YES_NO, lambda rows, value: rows.filter(condition if value == "yes" else ~condition))
+def yes_or_no(name: str, title: str, condition: Q, among: Among | None = None) -> DeskFilter:
+    return coded(
+        name, title, YES_NO, lambda rows, value: rows.filter(condition if value == "yes" else ~condition), among
+    )
 
 
 def void_or_not(path: str) -> DeskFilter:
@@ -221,21 +253,21 @@ PREDICTION_FILTERS = (
     coded("confidence", "Confidence", [(code, band[2]) for code, band in BANDS.items()], in_band),
     yes_or_no("abstained", "Abstained", Q(abstained=True)),
     coded("reason", "Why it abstained", REASONS, lambda rows, code: rows.filter(reason_code=code)),
-    coded("reading", "What became of it", READINGS, predictions_read),
-    cell_type("final", "What the reader said", "image__current_review__final_label"),
-    person("reader", "Reader", "image__current_review__reader"),
-    person("uploader", "Uploaded by", "image__uploaded_by"),
+    coded("reading", "What became of it", READINGS, predictions_read, predictions_by_reading),
+    cell_type("final", "What the reader said", "image__current_review__final_label", images_read_as),
+    person("reader", "Reader", "image__current_review__reader", images_with_review_by),
+    person("uploader", "Uploaded by", "image__uploaded_by", images_uploaded_by),
     void_or_not("image"),
 )
 REVIEW_FILTERS = (
     *days("created_at"),
     coded("verdict", "Verdict", list(Verdict.choices), lambda rows, verdict: rows.filter(verdict=verdict)),
-    coded("reading", "Reader and model", READINGS[:5], reviews_read),
-    labelled("said", "What the model said", "prediction__label"),
+    coded("reading", "Reader and model", READINGS[:5], reviews_read, reviews_by_reading),
+    labelled("said", "What the model said", "prediction__label", predictions_called),
     cell_type("final", "What the reader said", "final_label"),
     by_id("model", "Model version", model_versions, lambda rows, pk: rows.filter(prediction__model_version=pk)),
     person("reader", "Reader", "reader"),
-    yes_or_no("counts", "Counts now", counts_now()),
+    yes_or_no("counts", "Counts now", counts_now(), no_longer_counting),
     void_or_not("image"),
 )
 AUDIT_EVENT_FILTERS: tuple[DeskFilter, ...] = (
@@ -263,8 +295,14 @@ AUDIT_EVENT_FILTERS: tuple[DeskFilter, ...] = (
 IMAGE_FILTERS = (
     *days("uploaded_at"),
     coded("status", "Status", list(ImageStatus.choices), lambda rows, status: rows.filter(status=status)),
-    coded("failure", "Failure", [(code, code) for code in FAILURES], lambda rows, code: rows.filter(failure_code=code)),
-    person("uploader", "Uploaded by", "uploaded_by"),
+    coded(
+        "failure",
+        "Failure",
+        [(code, code) for code in FAILURES],
+        # Nothing else has a code; said, it leads to the index of what is failed.
+        lambda rows, code: rows.filter(status=ImageStatus.FAILED, failure_code=code),
+    ),
+    person("uploader", "Uploaded by", "uploaded_by", uploaded_by),
     yes_or_no("void", "Entered in error", Q(void__image__isnull=False) | Q(case__status="void")),
 )
 CASE_FILTERS = (
@@ -342,7 +380,7 @@ def cleaned(filters: Iterable[DeskFilter], given: Mapping[str, Sequence[str]]) -
 
 
 def narrowed(rows: Rows, filters: Iterable[DeskFilter], chosen: Mapping[str, Sequence[str]]) -> Rows:
-    """The rows that the chosen filters, which `cleaned` gave, leave."""
+    """The rows that the chosen filters, which `cleaned` gave, leave. For all of them, as exports read them."""
     for each in filters:
         if each.name in chosen:
             rows = each.apply(rows, chosen[each.name][-1])

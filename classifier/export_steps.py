@@ -21,10 +21,12 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from accounts import audit
+from accounts.built_statements import BuiltSelect
 from classifier import drafts
+from classifier.claims import anybody_waits, anything_waits
 from classifier.errors import StorageUnavailable
 from classifier.exports import WRITERS
-from classifier.models import CellImage, Export, Priority
+from classifier.models import Export
 from classifier.querysets import claim_is_over
 from classifier.storage import private_files
 from classifier.wakeup import send_wake_up
@@ -33,6 +35,8 @@ logger = structlog.get_logger(__name__)
 # A picture that is uploaded meanwhile waits no longer than this.
 SLICE_SECONDS = 0.5
 MAX_FAULTS = 3
+# Asked at every turn of a worker, and nearly always answered by no: then nothing else is asked.
+ANY_UNFINISHED = BuiltSelect(Export.objects.filter(finished_at=None).order_by().values_list("pk")[:1])
 ORPHAN_SECONDS = 3600
 
 
@@ -42,8 +46,7 @@ def continue_export(classified: int = 0) -> int:
     `classified` is how many images were classified right before: as long as that goes on, nothing is done while a
     picture that somebody waits for is queued.
     """
-    waiting = CellImage.objects.claimable()
-    if classified and waiting.filter(priority=Priority.INTERACTIVE).exists():
+    if not ANY_UNFINISHED.any() or (classified and anybody_waits()):
         return 0
     export = claim_export()
     if export is None:
@@ -56,7 +59,7 @@ def continue_export(classified: int = 0) -> int:
         goes_on = False
     finally:
         # One wake-up in, at most one out: where images go on being classified, theirs serves the next slice as well.
-        if goes_on and unheld_exports().exists() and not (classified and waiting.exists()):
+        if goes_on and unheld_exports().exists() and not (classified and anything_waits()):
             send_wake_up()
     return 1
 

@@ -13,30 +13,31 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, models, transaction
 from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
+from accounts.built_statements import BuiltInsert, BuiltSelect, OneOf
 from classifier import thumbnails, worker_counts
-from classifier.abstention import held_back, thresholds_of
+from classifier.abstention import held_back, threshold_of
 from classifier.active_model import Signature, active_version, bundle_of, signature_of, verified_card
 from classifier.batch_steps import finish_batches
+from classifier.claims import TOKEN, Claim, anything_waits, claim_batch
 from classifier.errors import StorageUnavailable
 from classifier.machine_audit import record_classified, record_failed
 from classifier.models import CellImage, ImageStatus, ModelVersion, Prediction, Priority
 from classifier.querysets import CellImageQuerySet
 from classifier.services.notifications import notify_images_done
 from classifier.storage import private_files
-from classifier.transitions import move
+from classifier.transitions import built_move, move
 from classifier.wakeup import send_wake_up
 from classifier.webhooks import announce_classified, announce_failed
 from ml.errors import ModelUnavailable, UnreadableImage
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 MAX_FAULTS = 3
-# Of a micro-batch: a slow core decodes so many in a fifth of the time limit.
-MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,30 @@ class LoadedModel:
     predictor: "Predictor"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Images that this worker holds, under one token, until it completes them or the claim expires."""
-
-    token: UUID
-    images: Sequence[CellImage]
-    began: float = field(default_factory=time.monotonic)
-    # Set once the store did not answer: a claim waits for that once, and not once for each image.
-    store_is_away: threading.Event = field(default_factory=threading.Event)
-    store_takes_nothing: threading.Event = field(default_factory=threading.Event)
-
-
 held_model: LoadedModel | None = None
 loading = threading.Lock()
+HELD = CellImage.objects.filter(OneOf("pk", "images", models.UUIDField()), claim_token=TOKEN)
+# Locked in the order of `locked`.
+STILL_HELD = BuiltSelect(
+    HELD.filter(status=ImageStatus.CLAIMED)
+    .order_by("pk")
+    .select_for_update()
+    .values_list("pk", threshold_of("laboratory"))
+)
+# Of all models: with the model in the condition, PostgreSQL would at times read all of a new model's predictions.
+THEIR_PREDICTIONS = BuiltSelect(
+    Prediction.objects.filter(OneOf("image", "images", models.UUIDField()))
+    .order_by()
+    .values_list("image_id", "model_version_id")
+)
+PREDICTIONS = BuiltInsert(Prediction)
+COMPLETE = built_move(
+    HELD,
+    source=ImageStatus.CLAIMED,
+    target=ImageStatus.CLASSIFIED,
+    classified_at=Now(),
+    has_thumbnail=Case(When(OneOf("pk", "drawn", models.UUIDField()), then=True), default=F("has_thumbnail")),
+)
 
 
 def load_model() -> LoadedModel:
@@ -100,7 +109,7 @@ def classify_queued(seconds: float = 0.0) -> int:
     classified = 0
     while claimed := classify_next_batch():
         classified += claimed
-        if not CellImage.objects.claimable().exists():
+        if not anything_waits():
             break
         if time.monotonic() >= ends:
             send_wake_up()
@@ -142,48 +151,13 @@ def batches_of(claim: Claim) -> list[str]:
     return sorted({str(image.batch_id) for image in claim.images if image.batch_id})
 
 
-def claim_batch(size: int) -> Claim:
-    """Take the oldest queued images, interactive ones first. One that was claimed before is taken alone."""
-    token = uuid4()
-    with transaction.atomic():
-        forget_if_database_dies()
-        waiting = CellImage.objects.claimable().select_for_update(skip_locked=True)
-        chosen = list(waiting.values_list("pk", "attempts", F("width") * F("height"))[:size])
-        alone = bool(chosen) and chosen[0][1] > 0
-        picked = [chosen[0][0]] if alone else [pk for pk, attempts, _ in of_bounded_size(chosen) if not attempts]
-        move(
-            CellImage.objects.filter(pk__in=picked),
-            source=ImageStatus.QUEUED,
-            target=ImageStatus.CLAIMED,
-            claim_token=token,
-            claim_expires_at=Now() + timedelta(seconds=settings.CLAIM_SECONDS),
-            claimed_alone=alone,
-            attempts=F("attempts") + 1,
-        )
-    claimed = CellImage.objects.filter(pk__in=picked, claim_token=token)
-    return Claim(token, list(claimed.order_by("priority", "turn", "queued_at", "id")))
-
-
-def of_bounded_size(chosen: Sequence[tuple[UUID, int, int]]) -> Sequence[tuple[UUID, int, int]]:
-    """As many of these (id, attempts, pixels) as are decoded well within the time limit, and at least one."""
-    sums = accumulate(pixels for _, _, pixels in chosen)
-    return chosen[: max(1, sum(so_far <= MOST_PIXELS for so_far in sums))]
-
-
-def forget_if_database_dies() -> None:
-    """Let this transaction be committed without waiting for the disk. For a claim, which is no fact: should the server
-    of the database lose it, the images are queued as before, and the late worker's completion finds no row.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit = off")
-
-
 def classify_batch(claim: Claim, model: LoadedModel) -> None:
     """Prepare the images in threads, predict them in one call, and write what came out."""
     prepared: list[tuple[CellImage, PreparedCell]] = []
     with ThreadPoolExecutor(max_workers=settings.MODEL_THREADS) as threads:
-        readings = threads.map(lambda image: prepare(claim, image, model.predictor), claim.images)
+        # A thread of its own costs more than it saves where there is one at a time.
+        side_by_side = threads.map if min(settings.MODEL_THREADS, len(claim.images)) > 1 else map
+        readings = side_by_side(lambda image: prepare(claim, image, model.predictor), claim.images)
         for image, reading in zip(claim.images, readings, strict=True):
             if isinstance(reading, str):
                 fail(claim, image, reading)
@@ -265,6 +239,8 @@ def predict(
 
 def complete_all(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellImage, CellPrediction]]") -> None:
     """Complete all at once; if the database refuses a row, one by one, so that one row's fault stays its own."""
+    if not predicted:
+        return
     try:
         complete(claim, version, predicted)
     except (IntegrityError, DataError) as error:
@@ -278,32 +254,24 @@ def complete_all(claim: Claim, version: ModelVersion, predicted: "list[tuple[Cel
 @transaction.atomic
 def complete(claim: Claim, version: ModelVersion, predicted: "list[tuple[CellImage, CellPrediction]]") -> None:
     """Move the images that are still held, and write predictions for exactly those that moved."""
-    ours = CellImage.objects.filter(claim_token=claim.token, pk__in=[image.pk for image, _ in predicted])
-    held = set(locked(ours.filter(status=ImageStatus.CLAIMED)))
+    wanted = [image.pk for image, _ in predicted]
+    abstain_below = dict(STILL_HELD.rows(token=claim.token, images=wanted))
+    held = list(abstain_below)
     if lost := len(predicted) - len(held):
         logger.warning("claim_lost", images=lost)
     drawn = [image.pk for image, _ in predicted if image.has_thumbnail]
-    moved = move(
-        ours.filter(pk__in=held),
-        source=ImageStatus.CLAIMED,
-        target=ImageStatus.CLASSIFIED,
-        classified_at=Now(),
-        has_thumbnail=Case(When(pk__in=drawn, then=True), default=F("has_thumbnail")),
-    )
-    if moved != len(held):
+    if COMPLETE.update(token=claim.token, images=held, drawn=drawn) != len(held):
         message = "The rows that were locked are not the rows that moved."
         raise RuntimeError(message)
     # After a roll-back to an older model its prediction may be there already: it stands.
-    known = set(Prediction.objects.filter(model_version=version, image__in=held).values_list("image_id", flat=True))
-    abstain_below = thresholds_of(held - known)
-    Prediction.objects.bulk_create(
-        as_row(image, version, held_back(prediction, abstain_below[image.pk]))
-        for image, prediction in predicted
-        if image.pk in held - known
+    known = {pk for pk, model in THEIR_PREDICTIONS.rows(images=held) if model == version.pk}
+    new = [pair for pair in predicted if pair[0].pk in abstain_below and pair[0].pk not in known]
+    PREDICTIONS.insert(
+        *(as_row(image, version, held_back(prediction, abstain_below[image.pk])) for image, prediction in new)
     )
     announce_classified(held, version)
-    record_classified([image for image, _ in predicted if image.pk in held - known], version)
-    worker_counts.count(counted(claim, version, [pair for pair in predicted if pair[0].pk in held], known))
+    record_classified([image for image, _ in new], version)
+    worker_counts.count(counted(claim, version, [pair for pair in predicted if pair[0].pk in abstain_below], known))
 
 
 def counted(
@@ -428,7 +396,7 @@ def sweep_expired_claims() -> int:
     if freed := len(lost) + suspects + others:
         worker_counts.count({("claims_expired",): freed})
         logger.warning("claims_expired", requeued=suspects + others, failed=len(lost))
-    if CellImage.objects.claimable().exists():
+    if anything_waits():
         send_wake_up()
     else:
         thumbnails.make_missing()

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from django.core.files import File
+from django.db.models import Q
 from PIL import Image
 
 from classifier.errors import StorageUnavailable
@@ -141,7 +142,10 @@ def store(image: CellImage, thumbnail: bytes) -> bool:
 def without_thumbnail() -> list[CellImage]:
     """Some classified images without one, from a place that chance picks: one that always fails blocks no other."""
     classified = CellImage.objects.filter(
-        has_thumbnail=False, status__in=[ImageStatus.CLASSIFIED, ImageStatus.REVIEWED], removed_picture=None
+        # Classified or reviewed, as the index says it.
+        ~Q(status=ImageStatus.QUEUED) & ~Q(status=ImageStatus.CLAIMED) & ~Q(status=ImageStatus.FAILED),
+        has_thumbnail=False,
+        removed_picture=None,
     )
     classified = classified.exclude(pk__in=not_drawable).prefetch_related("predictions")
     start = uuid4()

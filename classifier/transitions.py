@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from accounts.built_statements import BuiltUpdate
 from classifier.errors import InvalidTransition
-from classifier.models import ImageStatus
+from classifier.models import CellImage, ImageStatus
 from classifier.querysets import CellImageQuerySet
 
 TRANSITIONS: frozenset[tuple[ImageStatus, ImageStatus]] = frozenset(
@@ -33,6 +34,18 @@ def move(images: CellImageQuerySet, *, source: ImageStatus, target: ImageStatus,
     Returns how many moved: the count is the verdict, because somebody else may have been faster.
     Raises InvalidTransition for a pair that the table does not have.
     """
+    return images.filter(status=source).update(**moved(source, target), **changes)
+
+
+def built_move(
+    images: CellImageQuerySet, *, source: ImageStatus, target: ImageStatus, returning: bool = False, **changes: Any
+) -> BuiltUpdate[CellImage]:
+    """The same move as a statement that is built once, for the pipeline."""
+    return BuiltUpdate(images.filter(status=source), returning=returning, **moved(source, target), **changes)
+
+
+def moved(source: ImageStatus, target: ImageStatus) -> dict[str, Any]:
+    """What a move changes in any case. Raises InvalidTransition for a pair that the table does not have."""
     if (source, target) not in TRANSITIONS:
         raise InvalidTransition("invalid_transition", f"An image can't go from {source.label} to {target.label}.")
-    return images.filter(status=source).update(status=target, **LEFT_BEHIND.get(source, {}), **changes)
+    return {"status": target, **LEFT_BEHIND.get(source, {})}

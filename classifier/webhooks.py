@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from kombu.exceptions import OperationalError
 
+from accounts.built_statements import BuiltSelect
 from classifier.models import (
     CellImage,
     ModelVersion,
@@ -26,6 +27,7 @@ from classifier.models import (
 
 logger = structlog.get_logger(__name__)
 SEND_WEBHOOKS = "classifier.send_webhooks"
+ACTIVE_ENDPOINTS = BuiltSelect(WebhookEndpoint.objects.filter(active=True).order_by("pk"))
 API = "/api/v1"  # written out: the worker does not load the URLs of the web
 
 
@@ -34,7 +36,7 @@ def announce(laboratory_id: UUID, event: WebhookEvent, content: Mapping[str, Any
 
     `content` holds ids, codes and times as JSON has them: no accession number, file name or other patient text.
     """
-    endpoints = wanting(event, laboratory_id=laboratory_id)
+    endpoints = wanting(event, laboratory_id)
     write(WebhookMessage(endpoint=endpoint, event=event, content=dict(content)) for endpoint in endpoints)
 
 
@@ -71,13 +73,10 @@ def announce_report(report: Report) -> None:
     )
 
 
-def wanting(event: WebhookEvent, **laboratory: Any) -> list[WebhookEndpoint]:
+def wanting(event: WebhookEvent, laboratory_id: UUID) -> list[WebhookEndpoint]:
     # A list in JSON can't be asked for its members on every database, and a laboratory has few endpoints.
-    return [
-        endpoint
-        for endpoint in WebhookEndpoint.objects.filter(active=True, **laboratory).order_by("pk")
-        if event in endpoint.events
-    ]
+    endpoints = WebhookEndpoint.objects.filter(active=True, laboratory=laboratory_id).order_by("pk")
+    return [endpoint for endpoint in endpoints if event in endpoint.events]
 
 
 def announce_images(
@@ -85,7 +84,7 @@ def announce_images(
 ) -> None:
     if not image_ids:
         return
-    endpoints = wanting(event)
+    endpoints = [endpoint for endpoint in ACTIVE_ENDPOINTS.objects() if event in endpoint.events]
     if not endpoints:
         return
     laboratories = {endpoint.laboratory_id for endpoint in endpoints}

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from zlib import crc32
 
-from django.db import transaction
+from django.db import models, transaction
 
+from accounts.built_statements import BuiltSelect, BuiltUpdate, Given
 from classifier.models import WorkerCounts
 
 # So few rows that reading them is nothing, so many that two workers seldom want the same one.
@@ -20,6 +21,9 @@ SLOTS = 16
 # Upper ends in seconds: what a person waits, what an ordinary batch takes, what a night's batch takes.
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 Figure = tuple[str, ...]
+SLOT = WorkerCounts.objects.filter(slot=Given("slot", models.PositiveSmallIntegerField()))
+LOCK_TOTALS = BuiltSelect(SLOT.select_for_update().values_list("totals"))
+KEEP_TOTALS = BuiltUpdate(SLOT, totals=Given("totals", models.JSONField()))
 
 
 def own_slot() -> int:
@@ -35,10 +39,13 @@ def count(figures: Mapping[Figure, float]) -> None:
     if not added:
         return
     with transaction.atomic(savepoint=False):
-        row, _ = WorkerCounts.objects.select_for_update().get_or_create(slot=own_slot())
+        slot = own_slot()
+        found = LOCK_TOTALS.rows(slot=slot)
+        # The first of the slot: whoever comes second waits for it, and finds its row.
+        totals = found[0][0] if found else WorkerCounts.objects.select_for_update().get_or_create(slot=slot)[0].totals
         for key, number in added.items():
-            row.totals[key] = row.totals.get(key, 0) + number
-        row.save(update_fields=["totals"])
+            totals[key] = totals.get(key, 0) + number
+        KEEP_TOTALS.update(slot=slot, totals=totals)
 
 
 def totals() -> dict[Figure, float]:

@@ -6,13 +6,14 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery, Value
 from django.utils import timezone
 
 from accounts.models import User
 from accounts.roles import ROLE_VERBS, Verb
 from classifier.differential import Differential, Tally
 from classifier.differential_chart import Segment, stacked_bar
+from classifier.few_rows import few, images_said_to_be
 from classifier.laboratory_settings import settings_of
 from classifier.models import Case, CaseStatus, CellImage, ImageStatus, Prediction, Report
 from classifier.models.case import EDITABLE
@@ -50,6 +51,11 @@ def worklist(user: User, wanted: WorklistFilter) -> CaseQuerySet:
     cases = Case.objects.visible_to(user).filter(_of_status(wanted))
     if wanted.cell_type or wanted.model or wanted.confidence_below is not None:
         cases = cases.filter(_with_image_like(wanted))
+        images = _few_images_like(user, wanted)
+        if images is not None:
+            # By a list, which is read first; each case is looked at by the condition above all the same.
+            own = CellImage.objects.filter(pk__in=images).order_by()
+            cases = cases.filter(pk__in=list(own.values_list("case", flat=True).distinct()))
     if wanted.unidentified:
         cases = cases.filter(Exists(_predictions(label="", image__status=ImageStatus.CLASSIFIED)))
     if wanted.reviewer:
@@ -111,6 +117,19 @@ def _with_image_like(wanted: WorklistFilter) -> Q:
     return Q(Exists(said))
 
 
+def _few_images_like(user: User, wanted: WorklistFilter) -> list[UUID] | None:
+    """Every image that can be what is wanted, where these are few."""
+    found = images_said_to_be(user.laboratory_id, wanted.cell_type) if wanted.cell_type else None
+    if found is None and (wanted.confidence_below is not None or wanted.model):
+        said = Prediction.objects.filter(laboratory=user.laboratory_id)
+        if wanted.confidence_below is not None:
+            said = said.filter(confidence__lt=wanted.confidence_below)
+        if wanted.model:
+            said = said.filter(model_version=wanted.model)
+        found = few(said, "image")
+    return found
+
+
 def _midnight(day: date) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min))
 
@@ -156,7 +175,9 @@ class WorklistRow:
 
 def with_what_a_row_shows(cases: CaseQuerySet) -> CaseQuerySet:
     """With the person it is assigned to, and `has_report`."""
-    return cases.select_related("assigned_to").annotate(has_report=Exists(Report.objects.filter(case=OuterRef("pk"))))
+    # For each row that is shown. As EXISTS, PostgreSQL prefers to read what reports there are first.
+    report = Report.objects.filter(case=OuterRef("pk")).order_by().annotate(one=Value(value=True)).values("one")[:1]
+    return cases.select_related("assigned_to").annotate(has_report=Subquery(report))
 
 
 def rows_of(cases: Sequence[Case]) -> list[WorklistRow]:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections
-from django.test import Client
+from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
 from accounts.fact_triggers import install_fact_triggers
@@ -19,10 +19,11 @@ from accounts.tokens import create_token
 from classifier import model_registry, services, tasks
 from classifier.models import Case, CellImage, ModelVersion
 from ml.model_card import ModelCard, shipped_bundle, verify_bundle
+from tests.emptying import empty_database
 from tests.object_store import ObjectStore
 from tests.pictures import jpeg_of_cell, real_image_files
 from tests.servers import RunningServer
-from tests.stage import POSTGRESQL, REDIS
+from tests.stage import POSTGRESQL, REDIS, let_the_collector_forget
 
 PASSWORD = "correct horse battery"
 
@@ -68,6 +69,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
             with connection.cursor() as cursor:
                 for table in FACT_TABLES:
                     cursor.execute(f"DROP TRIGGER {table}_never_deleted")
+    # What tests that commit leave behind is taken away by this and not by `flush`.
+    setattr(TransactionTestCase, "_fixture_teardown", lambda _test: empty_database())  # noqa: B010
+    let_the_collector_forget()
 
 
 @pytest.fixture

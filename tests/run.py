@@ -1,4 +1,4 @@
-"""What `make test` does: the suite on PostgreSQL and, beside it, on SQLite and for the model; then one plain summary.
+"""What `make test` does: the suite on PostgreSQL and, beside it, all the rest; then one plain summary.
 
 Whatever could not run is listed in lines that start with `not run:`; nothing is left out silently.
 """
@@ -89,21 +89,34 @@ def main(arguments: list[str]) -> int:
     # A page looks the same on every database, and the model knows none; so does what no database is asked for.
     # The others give way to the first, whose browser tests look at how long a page keeps somebody waiting.
     # What none of its tests can come from is not read either: TensorFlow alone takes ten seconds.
-    no_model, only_model = "--ignore=tests/ml", "--override-ini=testpaths=tests/ml"
-    first = Run("on PostgreSQL", "postgresql", [*in_time, "not model", "not any_database"], (no_model,))
-    with_database = (no_model, "--ignore=tests/browser", "--with-database")
+    no_faults = "--ignore=tests/ml", "--ignore=tests/faults"
+    no_pages = *no_faults, "--ignore=tests/browser"
+    first = Run("on PostgreSQL", "postgresql", [*in_time, "not any_database"], (*no_faults, "--with-database"))
+    # The processes of the fault tests mostly wait to be found dead, so there is work for three runs on two cores.
+    only_faults, only_model = (f"--override-ini=testpaths=tests/{folder}" for folder in ("faults", "ml"))
     beside_it = [
-        Run("on SQLite", "sqlite", [*in_time, "not browser", "not model"], with_database, politeness=10),
-        Run("of the model, without a database", "sqlite", [*in_time, "model"], (only_model,), politeness=10),
+        Run("on SQLite", "sqlite", [*in_time, "not browser"], (*no_pages, "--with-database"), politeness=10),
+        Run(
+            "that break things, on PostgreSQL",
+            "postgresql",
+            [*in_time, "faults", "not any_database"],
+            (only_faults,),
+            politeness=10,
+        ),
+        Run("that break things, on SQLite", "sqlite", [*in_time, "faults"], (only_faults,), politeness=10),
+        Run("without a database", "sqlite", [*in_time, "not model"], (*no_faults, "--without-database"), politeness=10),
+        Run("of the model", "sqlite", [*in_time, "model"], (only_model,), politeness=10),
     ]
     runs = [first, *beside_it]
-    held_back: list[str] = []
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        others = [beside.submit(run.execute, arguments, held_back.append) for run in beside_it]
+    held_back: list[list[str]] = [[] for _ in beside_it]
+    with ThreadPoolExecutor(max_workers=2) as beside:
+        others = [
+            beside.submit(run.execute, arguments, lines.append) for run, lines in zip(beside_it, held_back, strict=True)
+        ]
         first.execute(arguments, lambda line: print(line, end="", flush=True))
         for other in others:
             other.result()
-    print("".join(held_back), end="")
+    print("".join(line for lines in held_back for line in lines), end="")
     print("\n== Summary ==")
     for reason in sorted(missing().union(*(run.not_run for run in runs))):
         print(f"not run: {reason}")

@@ -1,5 +1,7 @@
 """Starts the real servers before Django reads its settings; loaded by pytest with `-p tests.stage`."""
 
+import gc
+import inspect
 import os
 import shutil
 import tempfile
@@ -32,19 +34,33 @@ STARTING_PROCESSES = {"test_deployment.py", "test_supervisor.py"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--with-database", action="store_true", help="only the tests that ask the database for something")
+    parser.addoption("--without-database", action="store_true", help="only the others")
 
 
 def asks_the_database(item: pytest.Item) -> bool:
     fixtures: set[str] = set(getattr(item, "fixturenames", ()))
     asks = item.get_closest_marker("django_db") is not None or not ASKING.isdisjoint(fixtures)
+    # Whoever asks for fixtures by their names asks for people, and those are rows.
+    asks |= isinstance(item, pytest.Function) and "request" in inspect.signature(item.function).parameters
     return asks or item.path.parent.name == "faults" or item.path.name in STARTING_PROCESSES
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--with-database"):
-        left_out = [item for item in items if not asks_the_database(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if asks_the_database(item)]
+    for option, wanted in (("--with-database", True), ("--without-database", False)):
+        if config.getoption(option):
+            config.hook.pytest_deselected(items=[item for item in items if asks_the_database(item) is not wanted])
+            items[:] = [item for item in items if asks_the_database(item) is wanted]
+
+
+def let_the_collector_forget() -> None:
+    """What is loaded by now stays to the end: the collector of garbage need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 50)
+
+
+def pytest_collection_finish() -> None:
+    let_the_collector_forget()
 
 
 def pytest_report_header() -> list[str]:

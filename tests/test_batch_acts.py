@@ -8,7 +8,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, User
-from classifier import batch_steps, pipeline, services
+from classifier import batch_steps, claims, pipeline, services
 from classifier.batches import progress_of
 from classifier.errors import Conflict, HematoVisionError
 from classifier.models import (
@@ -87,7 +87,7 @@ def test_paused_batch_is_not_classified_not_even_what_comes_back_from_a_worker(
     technologist: User, model_version: ModelVersion
 ) -> None:
     batch = checked(technologist, cells(4))
-    claim = pipeline.claim_batch(2)
+    claim = claims.claim_batch(2)
     services.pause_batch(actor=technologist, batch=batch)
     pipeline.give_back(claim)
     assert pipeline.classify_queued() == 0
@@ -101,8 +101,8 @@ def test_cancelled_batch_keeps_what_is_classified_and_voids_what_waits(
     technologist: User, model_version: ModelVersion
 ) -> None:
     batch = checked(technologist, cells(5))
-    pipeline.classify_batch(pipeline.claim_batch(2), pipeline.load_model())
-    held = pipeline.claim_batch(1)
+    pipeline.classify_batch(claims.claim_batch(2), pipeline.load_model())
+    held = claims.claim_batch(1)
     services.cancel_batch(actor=technologist, batch=batch)
     batch.refresh_from_db()
     assert batch.state == BatchState.CANCELLED

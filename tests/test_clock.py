@@ -9,7 +9,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from classifier import heartbeat, pipeline
+from classifier import claims, heartbeat, pipeline
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, Prediction, WorkerHeartbeat
 from classifier.readiness import worker_obstacle
 from hematovision.beat import SteadyScheduler
@@ -28,7 +28,7 @@ def test_clock_set_forward_takes_the_image_back_and_its_late_worker_changes_noth
 ) -> None:
     image = make_image()
     model = pipeline.load_model()
-    late = pipeline.claim_batch(16)
+    late = claims.claim_batch(16)
     as_if_claimed(-timedelta(hours=1))
 
     assert pipeline.sweep_expired_claims() == 1
@@ -44,7 +44,7 @@ def test_clock_set_back_frees_what_a_dead_worker_held_at_once(
     make_image: MakeImage, model_version: ModelVersion
 ) -> None:
     make_image()
-    pipeline.claim_batch(16)
+    claims.claim_batch(16)
     as_if_claimed(timedelta(hours=1))
 
     assert pipeline.sweep_expired_claims() == 1
@@ -53,7 +53,7 @@ def test_clock_set_back_frees_what_a_dead_worker_held_at_once(
 
 def test_claim_of_this_moment_is_nobody_elses(make_image: MakeImage, model_version: ModelVersion) -> None:
     make_image()
-    pipeline.claim_batch(16)
+    claims.claim_batch(16)
 
     assert pipeline.sweep_expired_claims() == 0
 

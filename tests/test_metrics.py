@@ -14,7 +14,7 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.models import User
-from classifier import heartbeat, pipeline, worker_counts
+from classifier import claims, heartbeat, pipeline, worker_counts
 from classifier.models import Batch, CellImage, ImageStatus, ModelVersion, Priority, WorkerCounts
 from hematovision.version import VERSION
 from tests.pictures import jpeg_of_cell
@@ -97,7 +97,7 @@ def test_expired_claims_and_failures_are_counted(make_image: MakeImage, model_ve
     broken.file.storage.delete(str(broken.file.name))
     pipeline.classify_queued()
     make_image(), make_image()
-    pipeline.claim_batch(2)
+    claims.claim_batch(2)
     CellImage.objects.filter(status=ImageStatus.CLAIMED).update(claim_expires_at=Now() - timedelta(seconds=1))
     pipeline.sweep_expired_claims()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from classifier import pipeline
+from classifier import claims, pipeline
 from classifier.model_registry import activate_version, register_bundle
 from classifier.models import CellImage, ModelVersion
 from tests.pictures import jpeg_of_cell
@@ -23,7 +23,7 @@ def test_micro_batch_that_began_with_the_older_model_ends_with_it(
     activate_version(actor=None, version=older)
     first, second = make_image(content=jpeg_of_cell(5)), make_image(content=jpeg_of_cell(6))
     model = pipeline.load_model()
-    claim = pipeline.claim_batch(1)
+    claim = claims.claim_batch(1)
 
     activate_version(actor=None, version=model_version)
     pipeline.classify_batch(claim, model)

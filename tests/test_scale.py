@@ -68,8 +68,8 @@ def test_laboratory_of_a_row_is_never_the_one_that_somebody_gives(
         (Review, ["laboratory", "-created_at", "-id"]),
     ],
 )
-def test_index_begins_with_the_laboratory_and_ends_in_the_order_of_the_list(model: Any, first: list[str]) -> None:
-    assert first in [list(index.fields) for index in model._meta.indexes]
+def test_index_begins_with_the_laboratory_and_goes_on_in_the_order_of_the_list(model: Any, first: list[str]) -> None:
+    assert first in [list(index.fields)[: len(first)] for index in model._meta.indexes]
 
 
 def test_images_that_somebody_sees_are_found_without_their_cases(reader: User) -> None:

@@ -28,6 +28,8 @@ from hematovision.readiness import Readiness
 from hematovision.supervisor import Child, rotate
 
 ROOT = Path(__file__).resolve().parent.parent
+# What is started here has folders and an SQLite file of its own, whatever the database of the run is.
+pytestmark = pytest.mark.any_database
 
 
 def run_supervisor(var: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,8 @@ from classifier.models import Case, CellImage
 from classifier.services import room as rooms
 from classifier.services.room import Room
 from classifier.uploads import MEMORY_BYTES, CappedUploadHandler
+from classifier.visible_case import visible_case
+from hematovision.postgresql.base import PREPARED_AFTER
 from tests.pictures import jpeg_of_cell
 
 Api = Callable[..., APIClient]
@@ -38,6 +40,44 @@ def test_upload_is_six_statements_and_a_transaction(api: Api, technologist: User
     asked = [query["sql"] for query in queries if not query["sql"].startswith(("SAVEPOINT", "RELEASE"))]
     assert [sql.split()[0] for sql in asked] == ["SELECT", "SELECT", "SELECT", "SELECT", "INSERT", "INSERT"]
     assert len(queries) == 8
+
+
+@pytest.mark.django_db(transaction=True)
+def test_postgresql_plans_the_statements_of_uploads_once_a_connection(api: Api, technologist: User, case: Case) -> None:
+    client = api(technologist)
+    for seed in range(PREPARED_AFTER + 2):
+        assert upload(client, case, jpeg_of_cell(seed)).status_code == 202
+    # Whatever else is sent is not kept, and goes over Django's own cursor.
+    assert list(Case.objects.filter(accession_number="A-1001")) == [case]
+    if connection.vendor == "sqlite":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        kept = [statement for (statement,) in cursor.fetchall()]
+
+    assert len(kept) == len(set(kept))
+    for table in ("accounts_apitoken", "classifier_case", "classifier_cellimage", "accounts_auditevent"):
+        assert any(table in statement for statement in kept)
+    assert not any("A-1001" in statement or 'accession_number" =' in statement for statement in kept)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prepared_statement_outlives_a_change_of_its_table_by_somebody_else(technologist: User, case: Case) -> None:
+    """As while a newer version's migrations run beside web processes that still serve."""
+    if connection.vendor == "sqlite":
+        return
+    for _ in range(PREPARED_AFTER + 2):
+        assert visible_case(technologist, case.pk) == case
+    migration = connection.copy()
+    try:
+        with migration.cursor() as cursor:
+            cursor.execute("ALTER TABLE classifier_case ADD COLUMN added_later integer")
+        assert visible_case(technologist, case.pk) == case
+        with migration.cursor() as cursor:
+            cursor.execute("ALTER TABLE classifier_case DROP COLUMN added_later")
+        assert visible_case(technologist, case.pk) == case
+    finally:
+        migration.close()
 
 
 def test_service_account_costs_no_more_while_there_is_plenty_of_room(

@@ -94,7 +94,7 @@ def as_list_filter(desk_filter: DeskFilter) -> type[admin.SimpleListFilter]:
             usable = desk_filter.clean(value)
             if usable is None:
                 raise IncorrectLookupParameters
-            return desk_filter.apply(rows, usable)
+            return desk_filter.narrow(rows, usable, signed_in(request).laboratory_id)
 
     return ListFilter
 

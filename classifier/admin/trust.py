@@ -1,7 +1,10 @@
 """Exports, blind re-reads, emergency accesses, and what was kept, held and erased."""
 
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
+from accounts.admin import signed_in
 from classifier.admin.desk import DeskAdmin
 from classifier.desk_filters import (
     EMERGENCY_ACCESS_FILTERS,
@@ -71,11 +74,15 @@ class LegalHoldAdmin(DeskAdmin):
 
 @admin.register(RemovedPicture)
 class RemovedPictureAdmin(DeskAdmin):
-    laboratory_path = "rule__laboratory"
     list_display = ("at", "image", "rule")
     desk_filters = REMOVED_PICTURE_FILTERS
     list_select_related = ("image", "rule")
     ordering = ("-at", "-pk")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RemovedPicture]:
+        # A laboratory has few rules, and each of them an index.
+        rules = RetentionRule.objects.filter(laboratory=signed_in(request).laboratory_id).order_by()
+        return RemovedPicture.objects.filter(rule__in=list(rules.values_list("pk", flat=True)))
 
 
 @admin.register(PseudonymErasure)

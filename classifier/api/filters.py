@@ -15,6 +15,7 @@ from rest_framework.request import Request
 
 from accounts.models import User
 from classifier.errors import InvalidInput
+from classifier.few_rows import few, images_said_to_be
 from classifier.models import Case, CaseStatus, CellImage, ImageStatus, Prediction
 from classifier.querysets import CaseQuerySet, CellImageQuerySet
 from classifier.worklist import ME, NOBODY
@@ -119,8 +120,10 @@ def midnight(day: date) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min))
 
 
-def images_by(images: CellImageQuerySet, given: dict[str, Any]) -> QuerySet[CellImage]:
-    """The images that fit."""
+def images_by(images: CellImageQuerySet, given: dict[str, Any], laboratory_id: UUID | None) -> QuerySet[CellImage]:
+    """The laboratory's images that fit."""
+    # Of a case, of a batch, and in any other state there are few.
+    is_wide = not {"case", "batch"} & given.keys() and given.get("status", "reviewed") == "reviewed"
     if "status" in given:
         images = images.filter(status=given["status"])
     if "case" in given:
@@ -131,10 +134,20 @@ def images_by(images: CellImageQuerySet, given: dict[str, Any]) -> QuerySet[Cell
         # Only of what nobody has reviewed is the newest prediction looked up.
         said = WhenCase(When(status=ImageStatus.CLASSIFIED, then=newest("label")), output_field=CharField())
         by_model, by_reader = Q(said=given["label"]), Q(current_review__final_label=given["label"])
+        if is_wide:
+            images = among(images_said_to_be(laboratory_id, given["label"]), images)
         images = images.alias(said=said).filter(by_reader | by_model)
     if "abstained" in given:
+        if is_wide:
+            of_that_kind = Prediction.objects.filter(laboratory=laboratory_id, abstained=given["abstained"])
+            images = among(few(of_that_kind, "image"), images)
         images = images.alias(held_back=newest("abstained", BooleanField())).filter(held_back=given["abstained"])
     return images
+
+
+def among(found: list[UUID] | None, images: CellImageQuerySet) -> CellImageQuerySet:
+    """Only these are looked at, where they are few."""
+    return images if found is None else images.filter(pk__in=found)
 
 
 def newest(column: str, kind: Any = None) -> Subquery:

@@ -48,6 +48,7 @@ from classifier.querysets import CaseQuerySet, CellImageQuerySet
 from classifier.retention import require_kept
 from classifier.services.viewing import ORIGINAL, record_case_view, record_image_view
 from classifier.uploads import accept_upload
+from classifier.visible_case import visible_case
 from classifier.worklist import people_who_review
 
 MOST_FOUND = 25
@@ -214,7 +215,8 @@ class ImageList(ListAPIView[CellImage]):
     filter_class: ClassVar[type[ListFilter]] = AnyImageFilter
 
     def get_queryset(self) -> QuerySet[CellImage]:
-        return images_by(images_of(self.request), self.filter_class.of(self.request))
+        laboratory_id = acting(self.request).laboratory_id
+        return images_by(images_of(self.request), self.filter_class.of(self.request), laboratory_id)
 
     @extend_schema(parameters=[AnyImageFilter])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -229,7 +231,10 @@ class CaseImages(ImageList):
     filter_class = ImageFilter
 
     def get_case(self) -> Case:
-        return get_object_or_404(Case.objects.visible_to(acting(self.request)), pk=self.kwargs["case_id"])
+        case = visible_case(acting(self.request), self.kwargs["case_id"])
+        if case is None:
+            raise Http404
+        return case
 
     def get_queryset(self) -> QuerySet[CellImage]:
         return super().get_queryset().filter(case=self.get_case())

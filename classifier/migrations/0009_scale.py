@@ -16,6 +16,16 @@ FILL = (
 )
 
 
+MADE_AGAIN = (
+    ("cellimage", models.Index(fields=["case", "-uploaded_at", "-id"], name="image_case_newest")),
+    ("cellimage", models.Index(fields=["uploaded_by", "-uploaded_at", "-id"], name="image_uploader_newest")),
+    ("cellimage", models.Index(fields=["classified_at"], name="image_classified_at")),
+    ("cellimage", models.Index(fields=["status"], name="image_status")),
+    ("review", models.Index(fields=["image", "-created_at"], name="review_image_newest")),
+    ("review", models.Index(fields=["reader", "-created_at"], name="review_reader_newest")),
+)
+
+
 def fill_laboratories(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     """Give the rows of before their laboratory. The triggers of the facts are off meanwhile, in this transaction."""
     on_postgresql = editor.connection.vendor == "postgresql"
@@ -45,6 +55,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        # Every row is written anew, and would be in each of these once more: they are made again at the end.
+        *(migrations.RemoveIndex(model, index.name) for model, index in MADE_AGAIN),
         migrations.RemoveIndex(model_name="cellimage", name="image_newest"),
         migrations.RemoveIndex(model_name="cellimage", name="image_failed"),
         migrations.RemoveIndex(model_name="prediction", name="prediction_newest"),
@@ -82,4 +94,5 @@ class Migration(migrations.Migration):
             "review",
             models.Index(fields=["laboratory", "-created_at", "-id"], name="review_laboratory_newest"),
         ),
+        *(migrations.AddIndex(model, index) for model, index in MADE_AGAIN),
     ]

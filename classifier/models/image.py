@@ -128,7 +128,8 @@ class CellImage(models.Model):
             models.Index(
                 fields=["id"],
                 name="image_without_thumbnail",
-                condition=Q(has_thumbnail=False, status__in=["classified", "reviewed"]),
+                # What is left is classified or reviewed; in a list of parameters SQLite would not know these again.
+                condition=Q(has_thumbnail=False) & ~Q(status="queued") & ~Q(status="claimed") & ~Q(status="failed"),
             ),
         ]
 

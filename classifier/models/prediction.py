@@ -52,7 +52,20 @@ class Prediction(Fact):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["laboratory", "-created_at", "-id"], name="prediction_laboratory_newest"),
+            # What follows the order is asked for: what does not fit is passed over within the index.
+            models.Index(
+                fields=[
+                    "laboratory",
+                    "-created_at",
+                    "-id",
+                    "label",
+                    "suggestion",
+                    "confidence",
+                    "abstained",
+                    "reason_code",
+                ],
+                name="prediction_laboratory_newest",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -70,6 +70,9 @@ class RemovedPicture(Fact):
     rule = models.ForeignKey(RetentionRule, models.PROTECT, related_name="removed_pictures")
     at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["rule", "-at", "-image"], name="removed_picture_newest")]
+
     def __str__(self) -> str:
         return str(self.image_id)
 

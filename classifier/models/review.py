@@ -61,7 +61,14 @@ class Review(Fact):
         indexes: ClassVar = [
             models.Index(fields=["image", "-created_at"], name="review_image_newest"),
             models.Index(fields=["reader", "-created_at"], name="review_reader_newest"),
-            models.Index(fields=["laboratory", "-created_at", "-id"], name="review_laboratory_newest"),
+            # An image that is read again, or whose review is withdrawn.
+            models.Index(
+                fields=["laboratory", "-created_at", "-id"], name="review_again", condition=Q(previous__isnull=False)
+            ),
+            # What follows the order is asked for: what does not fit is passed over within the index.
+            models.Index(
+                fields=["laboratory", "-created_at", "-id", "verdict", "final_label"], name="review_laboratory_newest"
+            ),
         ]
 
     def __str__(self) -> str:

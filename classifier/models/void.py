@@ -30,6 +30,7 @@ class Void(Fact):
             ),
             models.CheckConstraint(condition=~Q(reason=""), name="void_has_reason"),
         ]
+        indexes: ClassVar = [models.Index(fields=["-at", "-id"], name="void_newest")]
 
     def __str__(self) -> str:
         return f"void {self.case_id or self.image_id}"

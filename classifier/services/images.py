@@ -6,12 +6,13 @@ from uuid import UUID
 
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import UploadedFile
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, models, transaction
 from django.db.models import F
 from django.db.models.functions import Least
 from django.utils import timezone
 
 from accounts import audit
+from accounts.built_statements import BuiltInsert, BuiltSelect, Given
 from accounts.models import User
 from accounts.roles import Verb
 from classifier import thumbnails
@@ -21,14 +22,21 @@ from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion,
 from classifier.querysets import CellImageQuerySet
 from classifier.retention import require_kept
 from classifier.services.cases import open_quick_case
-from classifier.services.permission import CASE_ID, held_open, require, require_editable, required_reason
+from classifier.services.permission import held_open, require, require_editable, required_reason
 from classifier.services.room import require_room
 from classifier.storage import delete_on_commit
 from classifier.transitions import move
 from classifier.uploads import AcceptedUpload, accept_upload, shown_name
 from classifier.wakeup import wake_workers
 
-HAS_PICTURE = "SELECT 1 FROM classifier_cellimage WHERE case_id = %s AND pixels_sha256 = %s AND NOT cancelled"
+IMAGES = BuiltInsert(CellImage)
+SAME_PICTURE = BuiltSelect(
+    CellImage.objects.filter(
+        case=Given("case", models.UUIDField()), pixels_sha256=Given("pixels", models.CharField()), cancelled=False
+    )
+    .order_by()
+    .values_list("pk")
+)
 # Failures whose sentence asks for the same picture again.
 MENDED_BY_UPLOAD = ("stored_file_missing", "stored_file_altered", "unreadable_image")
 
@@ -75,7 +83,7 @@ def keep_picture(
     """
     require_editable(case)
     pixels = accepted.pixels_sha256
-    if has_picture(case, pixels) and (
+    if SAME_PICTURE.any(case=case.pk, pixels=pixels) and (
         known := same_picture(case, pixels).select_related("void", "removed_picture").first()
     ):
         if known.is_void:
@@ -99,13 +107,6 @@ def keep_picture(
 
 def same_picture(case: Case, pixels_sha256: str) -> CellImageQuerySet:
     return CellImage.objects.filter(case=case, pixels_sha256=pixels_sha256, cancelled=False)
-
-
-def has_picture(case: Case, pixels_sha256: str) -> bool:
-    """Whether `same_picture` finds one. In SQL, as every upload asks and Django takes far longer to write it."""
-    with connection.cursor() as cursor:
-        cursor.execute(HAS_PICTURE, [CASE_ID.get_db_prep_value(case.pk, connection), pixels_sha256])
-        return cursor.fetchone() is not None
 
 
 def take_over(*, actor: User, image: CellImage, priority: Priority, batch: Batch | None, turn: int) -> None:
@@ -200,7 +201,7 @@ def store_image(
     try:
         with transaction.atomic():
             require_editable(held_open(case))
-            image.save(force_insert=True)
+            IMAGES.insert(image)
             audit.record(action="image_uploaded", actor=actor, target=image, case=str(case.pk))
             if not image.on_hold:
                 wake_workers()

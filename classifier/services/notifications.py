@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, models
 from django.db.models import Count, Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
+from accounts.built_statements import BuiltSelect, Given, OneOf
 from accounts.models import User
 from classifier.models import Case, CaseStatus, CellImage, Notification, NotificationKind, Report
 from classifier.querysets import visible_to
@@ -19,6 +20,32 @@ logger = structlog.get_logger(__name__)
 # Who drops a few pictures waits for them; who sends many goes away meanwhile.
 WORTH_A_NOTICE = 10
 RECENTLY = timedelta(days=1)
+# Neither is kept: without the cases in sight, PostgreSQL reads every void and every image that waits.
+DONE = BuiltSelect(
+    Case.objects.filter(
+        ~Exists(CellImage.objects.waiting().filter(case=OuterRef("pk"), void=None)),
+        OneOf("pk", "cases", models.UUIDField()),
+    )
+    .exclude(status=CaseStatus.VOID)
+    .order_by(),
+    kept=False,
+)
+MANY = BuiltSelect(
+    CellImage.objects.filter(
+        OneOf("case", "cases", models.UUIDField()),
+        OneOf("uploaded_by", "people", models.UUIDField()),
+        void=None,
+        uploaded_by__laboratory=F("case__laboratory"),
+        uploaded_at__gt=Given("recent", models.DateTimeField()),
+        # Who handed in a batch is told once the whole batch is finished.
+        batch=None,
+    )
+    .order_by()
+    .values("case", "uploaded_by")
+    .annotate(n=Count("pk"))
+    .filter(n__gte=WORTH_A_NOTICE),
+    kept=False,
+)
 
 
 def notify(
@@ -47,22 +74,12 @@ def notify_images_done(images: Sequence[CellImage]) -> None:
         return
     uploaders = {(image.case_id, image.uploaded_by_id) for image in images}
     try:
-        waiting = CellImage.objects.waiting().filter(case=OuterRef("pk"), void=None)
-        done = Case.objects.filter(~Exists(waiting), pk__in={case for case, _ in uploaders})
-        cases = {case.pk: case for case in done.exclude(status=CaseStatus.VOID)}
+        cases = {case.pk: case for case in DONE.objects(cases={case for case, _ in uploaders})}
         if not cases:
             return
-        uploads = CellImage.objects.filter(
-            case__in=cases,
-            void=None,
-            uploaded_by__in={pk for _, pk in uploaders},
-            uploaded_by__laboratory=F("case__laboratory"),
-            uploaded_at__gt=timezone.now() - RECENTLY,
-            # Who handed in a batch is told once the whole batch is finished.
-            batch=None,
-        )
-        many = uploads.order_by().values("case", "uploaded_by").annotate(n=Count("pk")).filter(n__gte=WORTH_A_NOTICE)
-        pairs = [(row["case"], row["uploaded_by"]) for row in many]
+        recent = timezone.now() - RECENTLY
+        uploads = MANY.rows(cases=cases, people={pk for _, pk in uploaders}, recent=recent)
+        pairs = [(case_id, user_id) for case_id, user_id, _ in uploads]
         people = User.objects.in_bulk([user for _, user in pairs]) if pairs else {}
         for case_id, user_id in pairs:
             if (case_id, user_id) in uploaders:

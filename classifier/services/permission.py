@@ -2,6 +2,7 @@
 
 from django.db import connection
 
+from accounts.built_statements import prepared_cursor
 from accounts.models import User
 from accounts.roles import Verb
 from classifier.errors import Conflict, InvalidInput, NotAllowed
@@ -42,7 +43,7 @@ def held_open(case: Case) -> Case:
 
     Foreign keys are checked at the commit only, so without this an image could slip into a case being released.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor(connection) as cursor:
         cursor.execute(HOLD[connection.vendor], [CASE_ID.get_db_prep_value(case.pk, connection)])
         (case.status,) = cursor.fetchone()
     return case

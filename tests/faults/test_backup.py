@@ -51,6 +51,8 @@ def load(client: Client, stored: list[str]) -> Iterator[None]:
         try:
             while not over.is_set():
                 stored.append(client.upload(case, jpeg_of_cell(len(stored))))
+                # Not as many as there can be: that would only keep the backup waiting.
+                time.sleep(0.02)
         except BaseException as error:
             faults.append(error)
             raise

@@ -1,5 +1,7 @@
 """What the tests of the model share: the data folder where it is there, and the shipped bundle, loaded once."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,19 @@ def bundle() -> Path:
 @pytest.fixture(scope="session")
 def predictor(bundle: Path) -> LiteRTPredictor:
     return load_predictor(bundle)
+
+
+@pytest.fixture(scope="session")
+def step_by_step() -> Callable[[], AbstractContextManager[None]]:
+    """TensorFlow without its graphs: to trace one takes as long as dozens of the few steps that these tests train."""
+
+    @contextmanager
+    def eagerly() -> Iterator[None]:
+        tensorflow = pytest.importorskip("tensorflow", reason="not run: TensorFlow is not installed")
+        tensorflow.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tensorflow.config.run_functions_eagerly(False)
+
+    return eagerly

@@ -399,26 +399,27 @@ def test_a_folder_that_is_in_use_is_not_overwritten(
 # Real cells of another microscope.
 
 
-@pytest.fixture
-def some_of_jtsc(data: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def on_jtsc(data: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The figures of one trial on every third cell of the set."""
+    some = tmp_path_factory.mktemp("jtsc")
     for folder in sorted((data / "jtsc").iterdir()):
         pictures = sorted(folder.iterdir())[::3]
-        (tmp_path / "jtsc" / folder.name).mkdir(parents=True)
+        (some / folder.name).mkdir()
         for picture in pictures:
-            (tmp_path / "jtsc" / folder.name / picture.name).symlink_to(picture)
-    return tmp_path / "jtsc"
-
-
-def test_another_microscope_is_named_better_after_adapting(some_of_jtsc: Path, bundle: Path) -> None:
-    figures = trial(bundle, some_of_jtsc, labelled=60, draws=2)
+            (some / folder.name / picture.name).symlink_to(picture)
+    figures = trial(bundle, some, labelled=60, draws=2)
     print(json.dumps(figures))
-    assert figures["adapted_common"] > figures["zero_shot_common"]
-    for draw in figures["per_draw"]:
+    return figures
+
+
+def test_another_microscope_is_named_better_after_adapting(on_jtsc: dict[str, Any]) -> None:
+    assert on_jtsc["adapted_common"] > on_jtsc["zero_shot_common"]
+    for draw in on_jtsc["per_draw"]:
         assert draw["familiar"] >= 0.9
         assert draw["junk_refused"] >= 0.9
 
 
 @pytest.mark.xfail(strict=True, reason="the gate of version 1.1.0 lets more drawn junk through than that of 1.0.0 did")
-def test_an_adapted_gate_refuses_nearly_all_drawn_junk(some_of_jtsc: Path, bundle: Path) -> None:
-    figures = trial(bundle, some_of_jtsc, labelled=60, draws=2)
-    assert min(draw["junk_refused"] for draw in figures["per_draw"]) >= 0.95
+def test_an_adapted_gate_refuses_nearly_all_drawn_junk(on_jtsc: dict[str, Any]) -> None:
+    assert min(draw["junk_refused"] for draw in on_jtsc["per_draw"]) >= 0.95

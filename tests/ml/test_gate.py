@@ -91,11 +91,20 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(junk_trial, "PER_KIND", 12)
 
 
-def test_junk_for_testing_is_the_same_every_time(few: None, tmp_path: Path) -> None:
-    first, again = (list(junk_trial.junk_set(tmp_path)) for _ in range(2))
-    assert first == again
-    assert set(Counter(kind for kind, _ in first).values()) == {junk_trial.PER_KIND}
-    assert len({hashlib.sha256(content).hexdigest() for _, content in first}) > 0.9 * len(first)
+@pytest.fixture(scope="module")
+def junk_files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, bytes]]:
+    """The set with a dozen pictures of each kind, drawn once: (kind, file)."""
+    with pytest.MonkeyPatch.context() as only:
+        only.setattr(junk_trial, "PER_KIND", 12)
+        return list(junk_trial.junk_set(tmp_path_factory.mktemp("nothing")))
+
+
+def test_junk_for_testing_is_the_same_every_time(
+    few: None, junk_files: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
+    assert junk_files == list(junk_trial.junk_set(tmp_path))
+    assert set(Counter(kind for kind, _ in junk_files).values()) == {junk_trial.PER_KIND}
+    assert len({hashlib.sha256(content).hexdigest() for _, content in junk_files}) > 0.9 * len(junk_files)
 
 
 def test_junk_for_testing_is_drawn_by_other_code_than_junk_for_fitting() -> None:
@@ -120,7 +129,10 @@ def test_real_red_cells_for_testing_hold_no_leukocyte(data: Path) -> None:
     assert len(strong) <= 1
 
 
-def test_shipped_model_refuses_most_junk(few: None, predictor: LiteRTPredictor, tmp_path: Path) -> None:
+def test_shipped_model_refuses_most_junk(
+    junk_files: list[tuple[str, bytes]], predictor: LiteRTPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(junk_trial, "junk_set", lambda _data: iter(junk_files))
     trial = junk_trial.junk_trial(predictor, tmp_path)
     assert trial["n"] == 12 * len(trial["kinds"])
     assert trial["refused_low"] < trial["refused"] <= trial["refused_high"]
@@ -136,6 +148,6 @@ def test_shipped_model_names_hardly_any_junk(predictor: LiteRTPredictor, tmp_pat
     assert trial["labelled"] <= 0.03
 
 
-def test_files_of_the_set_are_pictures(few: None, tmp_path: Path) -> None:
-    shapes = {decode(content).shape for _, content in junk_trial.junk_set(tmp_path)}
+def test_files_of_the_set_are_pictures(junk_files: list[tuple[str, bytes]]) -> None:
+    shapes = {decode(content).shape for _, content in junk_files}
     assert shapes == {(224, 224, 3), (363, 360, 3), (240, 320, 3), (480, 640, 3)}

@@ -5,7 +5,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,9 @@ def test_the_head_on_features_is_the_head_of_the_network(weights: Path) -> None:
     assert whole.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_unfreezing_trains_the_last_blocks_for_as_many_epochs_again(weights: Path, tmp_path: Path) -> None:
+def test_unfreezing_trains_the_last_blocks_for_as_many_epochs_again(
+    weights: Path, tmp_path: Path, step_by_step: Callable[[], AbstractContextManager[None]]
+) -> None:
     from ml.network import backbone_of
     from ml.seed.network import build_seed_network
     from ml.seed.training import Frames, train_as_written
@@ -164,7 +167,8 @@ def test_unfreezing_trains_the_last_blocks_for_as_many_epochs_again(weights: Pat
     network = build_seed_network(2, 32, weights)
     before = {layer.name: layer.get_weights() for layer in backbone_of(network).layers}
     recipe = SeedRecipe(size=32, batch=4, epochs=1, unfreeze=True, more_augmentation=True)
-    course = train_as_written(network, frames, frames, recipe, tmp_path / "log.csv")
+    with step_by_step():
+        course = train_as_written(network, frames, frames, recipe, tmp_path / "log.csv")
     changed = {
         layer.name
         for layer in backbone_of(network).layers

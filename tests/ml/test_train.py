@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +63,10 @@ def test_early_layers_stay_as_they_were(examples: Examples) -> None:
 
 
 def test_an_interrupted_run_goes_on_where_it_saved_itself(
-    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step_by_step: Callable[[], AbstractContextManager[None]],
 ) -> None:
     from ml import train
 
@@ -73,7 +78,7 @@ def test_an_interrupted_run_goes_on_where_it_saved_itself(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train.Checkpoint, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with step_by_step(), pytest.raises(KeyboardInterrupt):
         train.train_network(examples, examples, 3, RECIPE, None, tmp_path)
     monkeypatch.setattr(train.Checkpoint, "save", kept)
     saved = train.Checkpoint(tmp_path / train.CHECKPOINT, RECIPE, examples, None).load()

@@ -1,0 +1,79 @@
+"""What hardly any row fits, asked from its own side: an index leads to the few, where a list would be read to its end.
+
+What is found here only narrows: each filter is asked of the rows as well, so more than what fits may be found, and
+never less.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from classifier.models import CellImage, Prediction, Review, Verdict
+
+# Beyond this a list meets enough of them on its way.
+FEW = 2000
+Keys = list[Any] | None
+# Of a laboratory, for the value of a filter: a column, and what it holds wherever the filter fits; None: not few.
+Among = Callable[[UUID | None, str], tuple[str, Keys]]
+
+
+def few(rows: QuerySet[Any], column: str) -> Keys:
+    """The values of the column, without repetition; None where there are more rows than a few."""
+    rows = rows.order_by()
+    if rows[FEW : FEW + 1].exists():
+        return None
+    return list(set(rows.values_list(column, flat=True)))
+
+
+def together(*found: Keys) -> Keys:
+    return None if None in found else list({key for keys in found for key in keys or ()})
+
+
+def images_said_to_be(laboratory_id: UUID | None, label: str) -> Keys:
+    """The images that a review or a prediction of the laboratory ever called so."""
+    reviewed = few(Review.objects.filter(laboratory=laboratory_id, final_label=label), "image")
+    if reviewed is None:
+        return None
+    return together(reviewed, few(Prediction.objects.filter(laboratory=laboratory_id, label=label), "image"))
+
+
+def images_read_as(laboratory_id: UUID | None, label: str) -> tuple[str, Keys]:
+    return "image", few(Review.objects.filter(laboratory=laboratory_id, final_label=label), "image")
+
+
+def images_with_review_by(laboratory_id: UUID | None, reader: str) -> tuple[str, Keys]:
+    return "image", few(Review.objects.filter(reader_id=UUID(reader)), "image")
+
+
+def uploaded_by(laboratory_id: UUID | None, user: str) -> tuple[str, Keys]:
+    return "pk", few(CellImage.objects.filter(uploaded_by_id=UUID(user)), "pk")
+
+
+def images_uploaded_by(laboratory_id: UUID | None, user: str) -> tuple[str, Keys]:
+    return "image", uploaded_by(laboratory_id, user)[1]
+
+
+def predictions_called(laboratory_id: UUID | None, label: str) -> tuple[str, Keys]:
+    said = "" if label == "unidentified" else label
+    return "prediction", few(Prediction.objects.filter(laboratory=laboratory_id, label=said), "pk")
+
+
+def predictions_by_reading(laboratory_id: UUID | None, reading: str) -> tuple[str, Keys]:
+    if reading == "unusable":
+        return "pk", few(Review.objects.filter(laboratory=laboratory_id, verdict=Verdict.UNUSABLE), "prediction")
+    own = Prediction.objects.filter(laboratory=laboratory_id, label="")
+    return "pk", few(own, "pk") if reading == "identified" else None
+
+
+def reviews_by_reading(laboratory_id: UUID | None, reading: str) -> tuple[str, Keys]:
+    return predictions_called(laboratory_id, "") if reading == "identified" else ("pk", None)
+
+
+def no_longer_counting(laboratory_id: UUID | None, counts: str) -> tuple[str, Keys]:
+    """A review counts from its writing on, but for a withdrawal, until a later one is written about its image."""
+    if counts != "no":
+        return "pk", None
+    again = Review.objects.filter(laboratory=laboratory_id, previous__isnull=False)
+    return "image", few(again, "image")
