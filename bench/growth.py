@@ -48,17 +48,18 @@ def told(made: MeasuredInstance, *module: str) -> str:
 
 
 def compared(small: Mapping[str, Any], large: Mapping[str, Any]) -> dict[str, Any]:
+    # Below a millisecond a ratio says nothing.
+    ratio = large["processor_ms"] / max(1.0, small["processor_ms"])
     return {
         "small_ms": small["median_ms"],
         "large_ms": large["median_ms"],
         "ratio": large["median_ms"] / small["median_ms"],
         "small_processor_ms": small["processor_ms"],
         "large_processor_ms": large["processor_ms"],
-        # Below a millisecond a ratio says nothing.
-        "processor_ratio": large["processor_ms"] / max(1.0, small["processor_ms"]),
+        "processor_ratio": ratio,
         **({"first_ms": large["first_ms"]} if "first_ms" in large else {}),
         "queries": large["queries"],
-        "plan": large["plan"],
+        **({"plan": large["plan"]} if ratio > MOST else {}),
     }
 
 

@@ -6,6 +6,7 @@ anew, and the others are as they were. As in `classifier.kept_totals`, no transa
 are not that far apart.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -29,9 +30,9 @@ MOST_CHANGES = 500
 DAY = timedelta(days=1)
 
 # By reader, model version, what the model said and what the reader said: reviews that agreement is counted over.
-Read = dict[tuple[UUID, UUID, str, str], int]
+Read = Counter[tuple[UUID, UUID, str, str]]
 # By model version, reason code and whether it abstained: predictions.
-Made = dict[tuple[UUID, str, bool], int]
+Made = Counter[tuple[UUID, str, bool]]
 # Plain ones, for they are kept beyond an upgrade.
 Days = dict[date, tuple[Read, Made]]
 
@@ -54,6 +55,10 @@ class Window:
     def __iter__(self) -> Iterator[date]:
         return (self.first + n * DAY for n in range(self.days))
 
+    def nearest(self, day: date) -> date:
+        """The day itself, unless the database knows other limits of a day than we do."""
+        return min(max(day, self.first), self.last)
+
     def holds(self, field: str) -> Q:
         first, last = begin_of(self.first.isoformat()), begin_of(self.last.isoformat(), 1)
         return Q(**{f"{field}__gte": first, f"{field}__lt": last})
@@ -66,17 +71,20 @@ def name_of(laboratory: Laboratory) -> str:
 
 def days_of(laboratory: Laboratory, window: Window) -> Days:
     """Every day of the window: read and made; void images are in neither."""
-    name = name_of(laboratory)
-    until = timezone.now() - SETTLED
-    since, kept = cache.get(name, (until, {}))
+    now = timezone.now()
+    until = now - SETTLED
+    begun, since, kept = cache.get(name_of(laboratory), (now, until, {}))
     changed = changed_days(laboratory, since) if kept and since <= until + STEP else None
-    known: Days = {} if changed is None else {day: kept[day] for day in kept if day not in changed}
+    if changed is None:
+        begun, kept, changed = now, {}, set()
+    known: Days = {day: kept[day] for day in kept if day not in changed}
     fresh: Days = {}
     for stretch in stretches(day for day in window if day not in known):
         fresh |= counted(laboratory, stretch)
-    keepable = {day: fresh[day] for day in fresh if is_over(day, until)}
-    if keepable or since < until - STEP:
-        cache.set(name, (until, {**known, **keepable}), KEPT_SECONDS)
+    if since < until - STEP or any(is_over(day, until) for day in fresh):
+        keepable: Days = {day: figures for day, figures in {**known, **fresh}.items() if is_over(day, until)}
+        left = KEPT_SECONDS - (now - begun).total_seconds()
+        cache.set(name_of(laboratory), (begun, until, keepable), left)
     return {day: known.get(day) or fresh[day] for day in window}
 
 
@@ -98,19 +106,19 @@ def stretches(days: Iterable[date]) -> list[Window]:
 
 def counted(laboratory: Laboratory, window: Window) -> Days:
     """The days of the window, by their rows; two queries."""
-    days: Days = {day: ({}, {}) for day in window}
+    days: Days = {day: (Counter(), Counter()) for day in window}
     # One object for what is equal: so the cache writes it once.
     one: dict[Any, Any] = {}
     read = read_reviews(laboratory, window).values_list(
         TruncDate("created_at"), "reader", F("prediction__model_version"), F("prediction__label"), "final_label"
     )
     for day, *key, n in read.annotate(n=Count("pk")):
-        days[day][0][tuple(one.setdefault(part, part) for part in key)] = n
+        days[window.nearest(day)][0][tuple(one.setdefault(part, part) for part in key)] += n
     made = made_predictions(laboratory, window).values_list(
         TruncDate("created_at"), "model_version", "reason_code", "abstained"
     )
     for day, *key, n in made.annotate(n=Count("pk")):
-        days[day][1][tuple(one.setdefault(part, part) for part in key)] = n
+        days[window.nearest(day)][1][tuple(one.setdefault(part, part) for part in key)] += n
     return days
 
 
@@ -134,14 +142,17 @@ def changed_days(laboratory: Laboratory, since: datetime) -> set[date] | None:
     """The days that facts of this moment or later are about; None where these are many."""
     # The first review of an image changes no other day than its own.
     again = Review.objects.filter(laboratory=laboratory, created_at__gte=since, previous__isnull=False).order_by()
-    voids = Void.objects.filter(at__gte=since).order_by()
+    own = Q(image__laboratory=laboratory) | Q(case__laboratory=laboratory)
+    voids = Void.objects.filter(own, at__gte=since).order_by()
     images = list(again.values_list("image", flat=True)[:MOST_CHANGES])
     void = list(voids.values_list("image", "case")[:MOST_CHANGES])
-    if MOST_CHANGES in (len(images), len(void)):
-        return None
-    images += [image for image, _ in void if image]
+    of_cases: list[UUID] = []
     if cases := [case for _, case in void if case]:
-        images += CellImage.objects.filter(case__in=cases, laboratory=laboratory).values_list("pk", flat=True)
+        theirs = CellImage.objects.filter(case__in=cases, laboratory=laboratory).order_by()
+        of_cases = list(theirs.values_list("pk", flat=True)[:MOST_CHANGES])
+    if MOST_CHANGES in (len(images), len(void), len(of_cases)):
+        return None
+    images += [*of_cases, *(image for image, _ in void if image)]
     if not images:
         return set()
     days: set[date] = set()

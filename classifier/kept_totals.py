@@ -21,19 +21,21 @@ SETTLED = timedelta(hours=1)
 STEP = timedelta(hours=1)
 # Then everything is counted anew, whatever a clock did meanwhile.
 KEPT_SECONDS = 7 * 24 * 3600.0
-IMAGES, PREDICTIONS = KEPT = ("totals:images", "totals:predictions")
+IMAGES, PREDICTIONS = KEPT = ("kept-totals:images", "kept-totals:predictions")
 Totals = dict[str, list[int]]
 
 
 def totals_by(name: str, rows: QuerySet[Any], *, by: str, at: str, **figures: Any) -> Totals:
     """`figures` of all rows, by the text of the column `by`; `at` is the column of their time."""
-    until = timezone.now() - SETTLED
-    begin, kept = cache.get(name, (None, {}))
+    now = timezone.now()
+    until = now - SETTLED
+    begun, begin, kept = cache.get(name, (now, None, {}))
     if begin is None or begin < until - STEP or begin > until + STEP:
         first = begin is None or begin > until
+        begun = now if first else begun
         between = rows.filter(**{f"{at}__lt": until}, **({} if first else {f"{at}__gte": begin}))
         begin, kept = until, added({} if first else kept, grouped(between, by, figures))
-        cache.set(name, (begin, kept), KEPT_SECONDS)
+        cache.set(name, (begun, begin, kept), KEPT_SECONDS - (now - begun).total_seconds())
     return added(kept, grouped(rows.filter(**{f"{at}__gte": begin}), by, figures))
 
 

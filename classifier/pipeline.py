@@ -38,7 +38,7 @@ from classifier.querysets import CellImageQuerySet
 from classifier.services.notifications import notify_images_done
 from classifier.storage import private_files
 from classifier.transitions import built_move, move
-from classifier.wakeup import send_wake_up
+from classifier.wakeup import send_unless_one_waits, send_wake_up
 from classifier.webhooks import announce_classified, announce_failed
 from ml.errors import ModelUnavailable, UnreadableImage
 
@@ -104,13 +104,19 @@ def load_model() -> LoadedModel:
 def classify_queued(seconds: float = 0.0) -> int:
     """Classify one micro-batch after the other, at least one, until nothing is queued or so many seconds are over;
     then whoever is free goes on. Returns how many images were claimed.
+
+    A turn of some length calls one more worker, where there is work for it: so a full queue that one wake-up began
+    has all of them after a turn each.
     """
     ends = time.monotonic() + seconds
-    classified = 0
+    classified, is_alone = 0, seconds > 0
     while claimed := classify_next_batch():
         classified += claimed
         if not anything_waits():
             break
+        if is_alone:
+            is_alone = False
+            send_unless_one_waits()
         if time.monotonic() >= ends:
             send_wake_up()
             break

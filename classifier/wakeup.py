@@ -53,8 +53,8 @@ def wake_up_waits() -> bool:
         with current_app.producer_or_acquire() as producer:
             # The broker's list itself is asked: a note of ours beside it could outlive the message that it stands for.
             held: int = producer.channel.client.llen(f"{queue}{producer.channel.sep}{PRIORITY}")
-    except (OperationalError, RedisError):
-        # Whoever sends says so.
+    except (OperationalError, RedisError, OSError, AttributeError, ValueError):
+        # Whoever sends says so. A question that can't be asked must keep no wake-up back.
         return False
     return held > 0
 

@@ -477,14 +477,18 @@ def test_turn_goes_on_until_nothing_is_queued_or_its_time_is_over(
 ) -> None:
     settings.MICRO_BATCH_SIZE = 1
     sent: list[int] = []
+    called: list[int] = []
     monkeypatch.setattr(pipeline, "send_wake_up", lambda: sent.append(1))
+    monkeypatch.setattr(pipeline, "send_unless_one_waits", lambda: called.append(1))
     for _ in range(4):
         make_image()
 
     assert pipeline.classify_queued(0) == 1
     assert sent == [1], "somebody goes on with the rest"
+    assert called == []
     assert pipeline.classify_queued(60) == 3
     assert sent == [1], "nothing is left to wake anybody for"
+    assert called == [1], "one more worker is called for what a turn finds"
 
 
 def test_large_pictures_are_claimed_few_at_a_time(

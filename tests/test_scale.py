@@ -16,7 +16,7 @@ from accounts.models import User
 from classifier import services
 from classifier.audit_desk import images_per_status, versions_with_counts
 from classifier.desk_filters import PREDICTION_FILTERS, REVIEW_FILTERS, narrowed
-from classifier.kept_totals import images_by_laboratory, images_by_status, predictions_by_version
+from classifier.kept_totals import IMAGES, KEPT, images_by_laboratory, images_by_status, predictions_by_version
 from classifier.models import Case, CellImage, ModelVersion, Prediction, Review
 from classifier.services.images import restore_image
 from classifier.uploads import AcceptedUpload
@@ -139,7 +139,7 @@ def test_kept_totals_are_those_of_the_rows_whatever_their_age(
         make_image(status)
     for age in (LONG_AGO, timedelta(0)):
         CellImage.objects.filter(pk=read.pk).update(uploaded_at=timezone.now() - age)
-        cache.delete_many(["totals:images", "totals:predictions"])
+        cache.delete_many(KEPT)
         for _ in range(2):
             counted = CellImage.objects.values_list("laboratory").annotate(n=Count("pk"))
             assert {key: n for key, (n, _) in images_by_laboratory().items()} == {str(key): n for key, n in counted}
@@ -179,18 +179,19 @@ def test_picture_that_comes_again_counts_with_its_new_bytes(
 def test_what_comes_after_an_hour_is_added_to_what_is_kept(make_image: MakeImage) -> None:
     image = make_image()
     images_by_laboratory()
-    begin, kept = cache.get("totals:images")
-    cache.set("totals:images", (begin - LONG_AGO, kept))
+    begun, begin, kept = cache.get(IMAGES)
+    cache.set(IMAGES, (begun, begin - LONG_AGO, kept))
     CellImage.objects.filter(pk=image.pk).update(uploaded_at=timezone.now() - LONG_AGO + timedelta(hours=5))
 
     assert [n for n, _ in images_by_laboratory().values()] == [1]
-    assert list(cache.get("totals:images")[1].values()) == [[1, image.stored_bytes]]
+    assert list(cache.get(IMAGES)[2].values()) == [[1, image.stored_bytes]]
     assert [n for n, _ in images_by_laboratory().values()] == [1]
 
 
 def test_totals_of_a_clock_that_was_wrong_are_counted_anew(make_image: MakeImage) -> None:
     make_image()
-    cache.set("totals:images", (timezone.now() + LONG_AGO, {"somebody": [7, 7]}))
+    ahead = timezone.now() + LONG_AGO
+    cache.set(IMAGES, (ahead, ahead, {"somebody": [7, 7]}))
 
     assert [n for n, _ in images_by_laboratory().values()] == [1]
 

@@ -35,8 +35,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     prepares = False
 
     def is_usable(self) -> bool:
+        if self.errors_occurred:
+            # Not kept: should a table have changed, what this connection has prepared would fail again and again.
+            return False
         now = time.monotonic()
-        if not self.errors_occurred and now - self.worked_at < FRESH_SECONDS and self.is_quiet():
+        if now - self.worked_at < FRESH_SECONDS and self.is_quiet():
             return True
         usable: bool = super().is_usable()
         if usable:
@@ -54,7 +57,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()
         # Only what `prepared_cursor` sends: Django's own cursors write the values into each statement.
-        if params["prepare_threshold"] is None:
+        if "prepare_threshold" not in self.settings_dict["OPTIONS"]:
             params["prepare_threshold"] = PREPARED_AFTER
         return params
 
