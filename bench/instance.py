@@ -87,6 +87,11 @@ class MeasuredInstance(Instance):
         """A kept connection to PostgreSQL: opening one takes the server as long as classifying a picture."""
         return connect_to_postgresql(self.database_url)
 
+    def end(self) -> None:
+        super().end()
+        if "asking" in vars(self):
+            self.asking.close()
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.asking.execute(query.encode()).fetchall() if self.database_url else super().rows(query)
 
