@@ -33,7 +33,7 @@ DAY = timedelta(days=1)
 Read = Counter[tuple[UUID, UUID, str, str]]
 # By model version, reason code and whether it abstained: predictions.
 Made = Counter[tuple[UUID, str, bool]]
-# Plain ones, for they are kept beyond an upgrade.
+# Of no class of ours, for they are kept beyond an upgrade.
 Days = dict[date, tuple[Read, Made]]
 
 

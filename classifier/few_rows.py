@@ -21,10 +21,8 @@ Among = Callable[[UUID | None, str], tuple[str, Keys]]
 
 def few(rows: QuerySet[Any], column: str) -> Keys:
     """The values of the column, without repetition; None where there are more rows than a few."""
-    rows = rows.order_by()
-    if rows[FEW : FEW + 1].exists():
-        return None
-    return list(set(rows.values_list(column, flat=True)))
+    found = list(rows.order_by().values_list(column, flat=True)[: FEW + 1])
+    return None if len(found) > FEW else list(set(found))
 
 
 def together(*found: Keys) -> Keys:

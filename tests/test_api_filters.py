@@ -181,6 +181,6 @@ def test_list_costs_the_same_however_many_rows_it_has(
     rows = (Case if "cases" in url else CellImage).objects.count()
 
     # Token with its owner, the page; and the predictions of images, which are read in one go. Whether a label is rare
-    # is asked of reviews and predictions, two each.
-    with django_assert_num_queries(2 if "cases" in url else 7 if "label" in url else 3):
+    # is asked of reviews and of predictions.
+    with django_assert_num_queries(2 if "cases" in url else 5 if "label" in url else 3):
         assert len(ids(client.get(url))) == rows
