@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connection
+from django.db import NotSupportedError, connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from accounts.built_statements import prepared_cursor
 from accounts.models import User
 from classifier.models import Case, CellImage
 from classifier.services import room as rooms
@@ -199,3 +200,30 @@ def test_kept_connection_is_looked_at_without_asking_and_one_that_ended_is_notic
     assert not connection.is_usable()
     connection.close()
     assert User.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_connection_whose_prepared_statement_is_out_of_date_is_not_kept() -> None:
+    if connection.vendor == "sqlite":
+        return
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("CREATE TABLE altered (n integer)")
+        for _ in range(PREPARED_AFTER + 2):
+            with prepared_cursor(connection) as cursor:
+                cursor.execute("SELECT n FROM altered")
+        with other.cursor() as cursor:
+            cursor.execute("ALTER TABLE altered ALTER n TYPE bigint")
+
+        with pytest.raises(NotSupportedError), prepared_cursor(connection) as cursor:
+            cursor.execute("SELECT n FROM altered")
+        connection.close_if_unusable_or_obsolete()
+
+        with prepared_cursor(connection) as cursor:
+            cursor.execute("SELECT n FROM altered")
+            assert cursor.fetchall() == []
+    finally:
+        with other.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS altered")
+        other.close()
