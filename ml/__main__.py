@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ml.data_folder import data_folder
 from ml.errors import ModelUnavailable, UnreadableImage, UnusableData
-from ml.model_card import read_card, shipped_bundle
+from ml.model_card import VIEWS, read_card, shipped_bundle
 from ml.progress import say
 
 # Imports stand inside the commands: `predict` must start at once and never load what only training needs.
@@ -142,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     adapt.add_argument("--model", type=Path, help="a bundle's folder (default: the shipped one)")
     adapt.add_argument("--data", type=Path, required=True, help="a folder with one folder for each cell type")
     adapt.add_argument("--out", type=Path, required=True, help="the folder that becomes the adapted bundle")
+    adapt.add_argument("--views", type=int, choices=VIEWS, help="sides to look at each cell from (default: the better)")
     adapt.set_defaults(command=run_adapt)
 
     evaluate = commands.add_parser("evaluate", help="figures of a model on a folder of class folders")
@@ -281,7 +282,7 @@ def run_adapt(options: argparse.Namespace) -> None:
     """`adapt`: a bundle for another microscope, and how it does there before and after."""
     from ml.adapt import adapt_bundle
 
-    print_json(adapt_bundle(options.model or shipped_bundle(), options.data, options.out))
+    print_json(adapt_bundle(options.model or shipped_bundle(), options.data, options.out, options.views))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

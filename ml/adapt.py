@@ -1,7 +1,9 @@
 """A bundle for another microscope, from few labelled cells of it: head, calibration and gate are fitted anew.
 
-The network stays as it is. Whether the corrected head or the old one is kept is decided by cross-validation within the
-labelled cells, and every figure that the new card gives of this microscope comes from there too.
+The network stays as it is. Whether the corrected head or the old one is kept, and whether the new bundle looks at each
+cell from one side or from eight, is decided by cross-validation within the labelled cells, and every accuracy that
+the new card gives of this microscope comes from there too. How many cells are familiar is counted among those it was
+fitted to.
 """
 
 import hashlib
@@ -16,18 +18,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.calibrate import look, save_bank
+from ml.calibrate import look
 from ml.errors import UnusableData
+from ml.gate import save_bank
 from ml.head_correction import FOLDS, REPEATS, LocalCells
 from ml.intervals import wilson
 from ml.junk import drawn_junk
 from ml.local_cells import LabelledPictures, read_pictures
-from ml.local_fit import Adaptation, Served, adapt
-from ml.model_card import CARD_FILE, GATE_FILE, HEAD_FILE, ModelCard, OutOfDistribution, file_sha256, read_card
+from ml.local_fit import AS_IT_WAS, Adaptation, Served, Way, adapt
+from ml.model_card import (
+    CARD_FILE,
+    FORMAT_VERSION,
+    GATE_FILE,
+    HEAD_FILE,
+    ModelCard,
+    OutOfDistribution,
+    file_sha256,
+    read_card,
+)
 from ml.predictor import load_predictor
 from ml.progress import say
 from ml.runtime import Runtime
 from ml.source_features import load as load_source_features
+from ml.views import ALL, ONE, turned
+
+Floats = NDArray[np.float32]
 
 FEWEST_CELLS = 20
 METRICS_KEY = "local_cells_cross_validated"
@@ -35,6 +50,11 @@ _DRAWN_JUNK = 120
 _JUNK_SEED = 2026  # not that of the junk which the gate was fitted to
 
 
+_REPORTED = {
+    "zero_shot_head": AS_IT_WAS,
+    "adapted_head": Way(is_corrected=True, views=ONE),
+    "adapted_head_eight_views": Way(is_corrected=True, views=ALL),
+}
 _MEASURED_WITH_THE_OLD_GATE = {"junk", "fields", "heat_maps"}
 
 
@@ -47,21 +67,26 @@ class Opened:
     served: Served
 
 
-def adapt_bundle(model: Path, data: Path, out: Path) -> dict[str, Any]:
+def adapt_bundle(model: Path, data: Path, out: Path, views: int | None = None) -> dict[str, Any]:
     """Adapt the bundle `model` to the microscope of the class folders in `data`, and write the new bundle to `out`.
 
     Returns what was done, JSON-ready: `bundle`, `name`, `version`, `n`, `kept` ("adapted head" or "zero-shot head"),
-    the cross-validated `before` and `after`, `per_class`, `familiar` and `junk_refused` before and after, `seconds`.
-    Raises UnusableData for pictures or an `out` that can't be used, ModelUnavailable for a bundle that can't.
+    `views` (1 or 8; the argument decides beforehand), `network_ms` (processor time of the network a cell, then and
+    now), the cross-validated `before` and `after`, `per_class`, `familiar` and `junk_refused` before and after,
+    `seconds`. Raises UnusableData for pictures or an `out` that can't be used, ModelUnavailable for a bundle that
+    can't.
     """
     started = time.monotonic()
     refuse_unless_empty(out)
     pictures = read_pictures(data, read_card(model).labels)
     refuse_too_few(pictures)
     opened = open_bundle(model)
-    cells = see(opened.runtime, pictures)
-    adaptation = adapt(opened.served, cells, see_junk(opened))
-    figures = figures_of(adaptation, opened.card.labels, cells.labels)
+    watched = time.process_time()
+    cells = see(opened, pictures)
+    view_ms = 1000 * (time.process_time() - watched) / (cells.pooled.shape[0] * cells.pooled.shape[1])
+    adaptation = adapt(opened.served, cells, see_junk(opened), views)
+    price = {"before": round(view_ms, 1), "after": round(view_ms * adaptation.kept.views, 1)}
+    figures = {**figures_of(adaptation, opened.card.labels, cells.labels), "network_ms": price}
     seconds = round(time.monotonic() - started, 1)
     summary = {**figures, "seconds": seconds, "source_cells": opened.served.source_cells}
     card = write_bundle(model, out, opened.card, adaptation, pictures, summary)
@@ -82,16 +107,22 @@ def open_bundle(model: Path) -> Opened:
     return Opened(card, predictor.runtime, served)
 
 
-def see(runtime: Runtime, pictures: LabelledPictures) -> LocalCells:
+def see(opened: Opened, pictures: LabelledPictures) -> LocalCells:
     """Run the network on every view of the pictures."""
-    views = pictures.views
-    pooled, _ = look(runtime, views.reshape(-1, *views.shape[2:]), "features")
-    return LocalCells(pooled.reshape(*views.shape[:2], -1), pictures.labels, pictures.groups)
+    return LocalCells(*see_views(opened, pictures.views, "features"), pictures.labels, pictures.groups)
 
 
-def see_junk(opened: Opened) -> NDArray[np.float32]:
-    """Return the pooled features (n, 1280) of drawn pictures of no cell: the gate must go on refusing them."""
-    return look(opened.runtime, np.stack(drawn_junk(_DRAWN_JUNK, opened.card.input_size, _JUNK_SEED)), "junk")[0]
+def see_junk(opened: Opened) -> Floats:
+    """Return what the gate judges drawn pictures of no cell by (n, 8, d): it must go on refusing them."""
+    junk = drawn_junk(_DRAWN_JUNK, opened.card.input_size, _JUNK_SEED)
+    return see_views(opened, np.stack([turned(picture) for picture in junk]), "junk")[1]
+
+
+def see_views(opened: Opened, views: NDArray[np.uint8], what: str) -> tuple[Floats, Floats]:
+    """Return pooled features (n, 8, 1280), and what the gate judges by (n, 8, d), of turned squares (n, 8, S, S, 3)."""
+    seen = look(opened.runtime, views.reshape(-1, *views.shape[2:]), what)
+    judged = opened.served.gate.bank.judged(seen.pooled, seen.texture)
+    return seen.pooled.reshape(*views.shape[:2], -1), judged.reshape(*views.shape[:2], -1)
 
 
 def figures_of(adaptation: Adaptation, labels: tuple[str, ...], truth: NDArray[np.int64]) -> dict[str, Any]:
@@ -104,14 +135,14 @@ def figures_of(adaptation: Adaptation, labels: tuple[str, ...], truth: NDArray[n
 
     return {
         "n": n,
-        "kept": "adapted head" if adaptation.is_corrected else "zero-shot head",
+        "kept": "adapted head" if adaptation.kept.is_corrected else "zero-shot head",
+        "views": adaptation.kept.views,
         "before": share(adaptation.hits_before),
-        "after": share(adaptation.hits_after if adaptation.is_corrected else adaptation.hits_before),
+        "after": share(adaptation.hits_kept),
         "cross_validation": {
             "folds": FOLDS,
             "repeats": REPEATS,
-            "adapted_head": share(adaptation.hits_after),
-            "zero_shot_head": share(adaptation.hits_before),
+            **{name: share(adaptation.hits[way]) for name, way in _REPORTED.items()},
         },
         "per_class": {
             labels[index]: {
@@ -181,7 +212,7 @@ def adapted_card(
     counts = ", ".join(f"{len(by_type[label])} {label}" for label in card.labels if label in by_type)
     untried = ", ".join(label for label in card.labels if label not in by_type)
     told = "".join(f"{label} {digest}\n" for label, digests in sorted(by_type.items()) for digest in digests)
-    told += f"{card.files[HEAD_FILE]} {card.files[GATE_FILE]}\n"
+    told += f"{card.files[HEAD_FILE]} {card.files[GATE_FILE]} {adaptation.kept.views}\n"
     limits = [
         f"Adapted to one microscope with {summary['n']} labelled cells ({counts}). Its figure is by cross-validation "
         f"within them, and the figures of version {card.version} do not hold for it.",
@@ -192,6 +223,7 @@ def adapted_card(
     still_true = {key: value for key, value in card.training.items() if key not in _MEASURED_WITH_THE_OLD_GATE}
     return replace(
         card,
+        format_version=FORMAT_VERSION,
         version=f"{card.version}+{hashlib.sha256(told.encode()).hexdigest()[:8]}",
         temperature=adaptation.temperature,
         conformal_thresholds=dict(zip(card.labels, adaptation.conformal_thresholds, strict=True)),
@@ -202,4 +234,5 @@ def adapted_card(
         metrics={METRICS_KEY: {**after, "cross_validated": True}},
         training={**still_true, "adapted": {"of": card.version, **summary, "cells_sha256": by_type}},
         limits=(*card.limits, *limits),
+        views=adaptation.kept.views,
     )

@@ -21,29 +21,30 @@ from ml.errors import ModelUnavailable, UnusableData
 from ml.head_correction import LocalCells
 from ml.local_cells import read_pictures
 from ml.local_fit import Adaptation, adapt
-from ml.model_card import shipped_bundle
+from ml.model_card import VIEWS, shipped_bundle
 from ml.predictor import softmax
 from ml.progress import say
+from ml.views import ONE, as_served
 
 COMMON = 10
 
 
-def trial(model: Path, data: Path, labelled: int = 100, draws: int = 5) -> dict[str, Any]:
+def trial(model: Path, data: Path, labelled: int = 100, draws: int = 5, views: int | None = None) -> dict[str, Any]:
     """Adapt to `labelled` cells of a set, drawn with its class shares, and test on the rest, `draws` times.
 
     Returns, JSON-ready: the mean accuracies on the rest, `zero_shot` and `adapted`, and over the classes with at least
     10 cells in the set, `zero_shot_common` and `adapted_common`; `error_left`, the share of the latter's error that
-    adapting left; and `per_draw` these figures with `n`, what was `kept`, the accuracy `expected` by cross-validation,
-    how calibration and gate held, and the seconds. Near-duplicates of drawn cells are not tested on. Raises
-    UnusableData or ModelUnavailable.
+    adapting left; and `per_draw` these figures with `n`, what was `kept` with how many `views` (the argument decides
+    beforehand), the accuracy `expected` by cross-validation, how calibration and gate held, and the seconds.
+    Near-duplicates of drawn cells are not tested on. Raises UnusableData or ModelUnavailable.
     """
     opened = open_bundle(model)
     started = time.monotonic()
     pictures = read_pictures(data, opened.card.labels)
     refuse_unless_between(labelled, len(pictures.labels))
-    cells = see(opened.runtime, pictures)
+    cells = see(opened, pictures)
     seconds_a_cell = (time.monotonic() - started) / len(cells.labels)
-    figures = drawn_again(opened, cells, labelled, draws)
+    figures = drawn_again(opened, cells, labelled, draws, views)
     for draw in figures["per_draw"]:
         draw["seconds"] = round(draw["seconds"] + seconds_a_cell * labelled, 1)
     return figures
@@ -55,7 +56,9 @@ def refuse_unless_between(labelled: int, n: int) -> None:
         raise UnusableData(f"A trial on {n} cells takes at least {FEWEST_CELLS} and fewer than {n} labelled ones.")
 
 
-def drawn_again(opened: Opened, cells: LocalCells, labelled: int, draws: int) -> dict[str, Any]:
+def drawn_again(
+    opened: Opened, cells: LocalCells, labelled: int, draws: int, views: int | None = None
+) -> dict[str, Any]:
     """Return the figures of `trial` on cells that were seen; their seconds are those of fitting alone."""
     n = len(cells.labels)
     junk = see_junk(opened)
@@ -67,7 +70,7 @@ def drawn_again(opened: Opened, cells: LocalCells, labelled: int, draws: int) ->
         if not len(rest):
             raise UnusableData("All cells of this set are alike, so none is left to test on.")
         started = time.monotonic()
-        adaptation = adapt(opened.served, cells.chosen(drawn), junk)
+        adaptation = adapt(opened.served, cells.chosen(drawn), junk, views)
         seconds = time.monotonic() - started
         per_draw.append({**tested(opened, adaptation, cells, rest), "seconds": seconds})
     names = ("zero_shot", "adapted", "zero_shot_common", "adapted_common")
@@ -90,12 +93,12 @@ def stratified_draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray
 def tested(opened: Opened, adaptation: Adaptation, cells: LocalCells, rest: NDArray[np.int64]) -> dict[str, Any]:
     """Return the figures of an adaptation on the cells that it did not see."""
     names, sizes = np.unique(cells.labels, return_counts=True)
-    truth, pooled = cells.labels[rest], cells.pooled[rest, 0]
+    truth, pooled = cells.labels[rest], as_served(cells.pooled[rest], adaptation.kept.views)
     is_common = np.isin(truth, names[sizes >= COMMON])
-    zero_shot = opened.served.head.logits(pooled).argmax(axis=1) == truth
+    zero_shot = opened.served.head.logits(as_served(cells.pooled[rest], ONE)).argmax(axis=1) == truth
     probabilities = softmax(adaptation.head.logits(pooled) / np.float32(adaptation.temperature))
     right = probabilities.argmax(axis=1) == truth
-    familiar = adaptation.gate.scores(pooled) <= 1
+    familiar = adaptation.gate.scores(as_served(cells.for_gate[rest], adaptation.kept.views)) <= 1
     answered = familiar & (probabilities.max(axis=1) >= adaptation.least_confidence)
     sets = conformal_sets(probabilities, adaptation.conformal_thresholds)
     return {
@@ -105,7 +108,8 @@ def tested(opened: Opened, adaptation: Adaptation, cells: LocalCells, rest: NDAr
         "n_common": int(is_common.sum()),
         "zero_shot_common": float(zero_shot[is_common].mean()),
         "adapted_common": float(right[is_common].mean()),
-        "kept": "adapted head" if adaptation.is_corrected else "zero-shot head",
+        "kept": "adapted head" if adaptation.kept.is_corrected else "zero-shot head",
+        "views": adaptation.kept.views,
         "expected": float(adaptation.hits_kept.mean()),
         "confidence": float(probabilities.max(axis=1).mean()),
         "familiar": float(familiar.mean()),
@@ -124,9 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each cell type")
     parser.add_argument("--labelled", type=int, default=100, help="cells to adapt to (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=5, help="how often to draw them (default: %(default)s)")
+    parser.add_argument("--views", type=int, choices=VIEWS, help="as of `adapt` (default: the better)")
     options = parser.parse_args(arguments)
+    draws = max(options.draws, 1)
     try:
-        figures = trial(options.model or shipped_bundle(), options.data, options.labelled, max(options.draws, 1))
+        figures = trial(options.model or shipped_bundle(), options.data, options.labelled, draws, options.views)
     except (ModelUnavailable, UnusableData) as refusal:
         say(str(refusal))
         return 2

@@ -20,6 +20,7 @@ from ml.locate import find_leukocytes
 from ml.predictor import LiteRTPredictor, load_predictor
 from ml.preprocess import choose_window, prepare_cell
 from ml.progress import Progress
+from ml.views import seen
 
 BATCH = 8
 WIDTH, HEIGHT, QUALITY = 360, 363, 90
@@ -105,9 +106,10 @@ def part_times(predictor: LiteRTPredictor, files: Sequence[bytes]) -> dict[str, 
             cells = [prepare_cell(image, predictor.card.input_size) for image in images]
         pixels = np.stack([cell.pixels for cell in cells])
         with watch("predict"):
-            maps, logits = predictor.runtime.run(pixels)
+            maps, _ = seen(predictor.runtime, pixels, predictor.card.views)
+        best = predictor.head.logits(maps.mean(axis=(1, 2))).argmax(axis=1).tolist()
         with watch("heat_map"):
-            heat_maps(maps, predictor.head, logits.argmax(axis=1).tolist())
+            heat_maps(maps, predictor.head, best)
         with watch("predict_and_answer"):
             predictor.predict(cells)
         with watch("locate_in_field"):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ml.augment import training_view
 from ml.conformal import class_thresholds
 from ml.dataset import Scene
-from ml.gate import FeatureBank, Gate, fit_bank, usual_limits
+from ml.errors import UnusableData
+from ml.gate import Gate, fit_bank, usual_limits
 from ml.predictor import softmax
 from ml.progress import Progress
 from ml.runtime import Runtime
@@ -24,29 +25,34 @@ from ml.runtime import Runtime
 Floats = NDArray[np.float32]
 
 ACCEPTED_IN_DOMAIN = 0.99
-ACCEPTED_RESTAINED = 0.99
+ACCEPTED_RESTAINED = 0.995
 # Some restained views are so faint or blurred that nobody would call them cells.
 _TAKEN_FOR_CELLS = 0.995
-_RESTAINED_TAKEN_FOR_CELLS = 0.95
+_RESTAINED_TAKEN_FOR_CELLS = 0.98
 RIGHT_WHEN_ANSWERED = 0.995
 MOST_ABSTAINED = 0.08
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network made of n pictures: `pooled` (n, 1280), `logits` (n, classes); `labels` (n,) indices,
-    `sources`.
-    """
+    """What the network made of n pictures: `pooled` (n, 1280), `logits` (n, classes), `texture` (n, 1152)."""
 
     pooled: Floats
     logits: Floats
+    texture: Floats
+
+
+@dataclass(frozen=True)
+class SeenCells(Seen):
+    """The same of labelled cells: `labels` (n,) are class indices, `sources` name their sets."""
+
     labels: NDArray[np.int64]
     sources: list[str]
 
 
 @dataclass(frozen=True)
 class Restained:
-    """Pooled features (n, 1280) of training and validation cells under strong random views."""
+    """The textures (n, 1152) of training and validation cells under strong random views."""
 
     training: Floats
     validation: Floats
@@ -62,16 +68,15 @@ class Calibration:
     gate: Gate
 
 
-def look(runtime: Runtime, views: NDArray[np.uint8], what: str) -> tuple[Floats, Floats]:
-    """Return pooled features (n, 1280) and logits (n, classes) of prepared pixels (n, S, S, 3)."""
-    pooled, logits = [], []
+def look(runtime: Runtime, views: NDArray[np.uint8], what: str) -> Seen:
+    """Return what the network makes of prepared pixels (n, S, S, 3)."""
+    blocks = []
     progress = Progress(what, len(views))
     for start in range(0, len(views), 64):
-        maps, block = runtime.run(views[start : start + 64])
-        pooled.append(maps.mean(axis=(1, 2)))
-        logits.append(block)
-        progress.advance(len(block))
-    return np.concatenate(pooled), np.concatenate(logits)
+        output = runtime.run(views[start : start + 64])
+        blocks.append((output.maps.mean(axis=(1, 2)), output.logits, output.texture))
+        progress.advance(len(output.logits))
+    return Seen(*(np.concatenate(own) for own in zip(*blocks, strict=True)))
 
 
 def restained_views(scenes: Sequence[Scene], size: int, seed: int = 11) -> NDArray[np.uint8]:
@@ -112,21 +117,23 @@ def least_confidence(probabilities: NDArray[np.floating], labels: NDArray[np.int
     return float(confidence[order[(max(good) if good else fewest) - 1]])
 
 
-def calibrate(training: Seen, validation: Seen, restained: Restained, junk: Floats) -> Calibration:
+def calibrate(training: SeenCells, validation: SeenCells, restained: Restained, junk: Floats) -> Calibration:
     """Fit everything.
 
-    `training` cells, as they are and restained, and the pooled features of `junk` fill the gate's bank; `validation`
-    cells, likewise as they are and restained, set the limits.
+    `training` cells, as they are and restained, and the textures of `junk` (m, 1152) fill the gate's bank; `validation`
+    cells, likewise as they are and restained, set the limits. Raises UnusableData for a network without textures.
     """
+    if not training.texture.shape[1]:
+        raise UnusableData("This bundle is of an older format: export it anew from its training weights first.")
     temperature = fit_temperature(validation.logits, validation.labels)
     probabilities = softmax(validation.logits / np.float32(temperature))
     groups = [f"{source}:{label}" for source, label in zip(training.sources, training.labels, strict=True)]
-    bank = fit_bank(training.pooled, groups, restained.training, junk)
-    limits = usual_limits(bank, validation.pooled, validation.sources, ACCEPTED_IN_DOMAIN)
+    bank = fit_bank(training.texture, groups, restained.training, junk)
+    limits = usual_limits(bank, validation.texture, validation.sources, ACCEPTED_IN_DOMAIN)
     open_gate = Gate(bank, limits, far=1.0, refused_from=math.inf)
     far = max(1.0, float(np.quantile(open_gate.novelty(restained.validation), ACCEPTED_RESTAINED)))
     refused_from = max(
-        float(np.quantile(bank.refusal_logits(validation.pooled), _TAKEN_FOR_CELLS)),
+        float(np.quantile(bank.refusal_logits(validation.texture), _TAKEN_FOR_CELLS)),
         float(np.quantile(bank.refusal_logits(restained.validation), _RESTAINED_TAKEN_FOR_CELLS)),
     )
     return Calibration(
@@ -137,11 +144,6 @@ def calibrate(training: Seen, validation: Seen, restained: Restained, junk: Floa
         least_confidence=least_confidence(probabilities, validation.labels),
         gate=Gate(bank, limits, far, refused_from),
     )
-
-
-def save_bank(bank: FeatureBank, target: Path) -> None:
-    """Write the gate's bank as arrays."""
-    np.savez(target, allow_pickle=False, **bank.__dict__)
 
 
 def compress(source: Path, target: Path) -> None:

@@ -155,7 +155,7 @@ def load_scene(path: Path) -> Scene:
     image = decode(path.read_bytes())
     window, found, _ = choose_window(image)
     if found == "single_cell":
-        square = shrink(pad_to_square(image), SCENE_SIDE)
+        square = shrink(pad_to_square(fill_black_corners(image)), SCENE_SIDE)
         return Scene(square, float(square.shape[0]))
     wide = CellWindow(window.x, window.y, window.side * SCENE_PER_WINDOW)
     square = shrink(cut_window(fill_black_corners(image), wide), SCENE_SIDE)

@@ -17,6 +17,7 @@ from ml.predictor import softmax
 from ml.progress import Progress
 from ml.source_features import SourceFeatures
 from ml.splits import deal
+from ml.views import ALL, ONE, as_served
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -35,17 +36,20 @@ REPEATS = 4
 class LocalCells:
     """Labelled cells of one microscope.
 
-    `pooled` (n, views, 1280) are the features of each in several views, the first as it is served; `labels` (n,) are
-    class indices; `groups` name what must not be on both sides of a split.
+    `pooled` (n, views, 1280) are the features of each in several views, the first as it lies (`ml/views.py`),
+    `for_gate` (n, views, d) what the gate judges by; `labels` (n,) are class indices; `groups` name what must not be on
+    both sides of a split.
     """
 
     pooled: Floats
+    for_gate: Floats
     labels: NDArray[np.int64]
     groups: list[str]
 
     def chosen(self, indices: NDArray[np.int64]) -> "LocalCells":
         """Some of the cells."""
-        return LocalCells(self.pooled[indices], self.labels[indices], [self.groups[index] for index in indices])
+        groups = [self.groups[index] for index in indices]
+        return LocalCells(self.pooled[indices], self.for_gate[indices], self.labels[indices], groups)
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,11 @@ def with_correction(head: Head, linear: Doubles, constant: Doubles) -> Head:
 
 def cross_validated_logits(
     head: Head, cells: LocalCells, source: SourceFeatures | None, directions: Directions
-) -> Floats:
-    """Return logits (repeats, n, classes) of each cell by corrected heads that saw neither it nor its group."""
-    logits = np.zeros((REPEATS, len(cells.labels), len(head.b2)), np.float32)
+) -> dict[int, Floats]:
+    """Return logits (repeats, n, classes) of each cell by corrected heads that saw neither it nor its group: for cells
+    that are served in one view, and in eight.
+    """
+    logits = {views: np.zeros((REPEATS, len(cells.labels), len(head.b2)), np.float32) for views in (ONE, ALL)}
     shares = {str(fold): 1 / FOLDS for fold in range(FOLDS)}
     progress = Progress("cross-validate", REPEATS)
     for repeat in range(REPEATS):
@@ -143,6 +149,7 @@ def cross_validated_logits(
         for fold in np.unique(folds):
             held_out = np.flatnonzero(folds == fold)
             fitted = corrected_head(head, cells.chosen(np.flatnonzero(folds != fold)), source, directions)
-            logits[repeat, held_out] = fitted.logits(cells.pooled[held_out, 0])
+            for views, own in logits.items():
+                own[repeat, held_out] = fitted.logits(as_served(cells.pooled[held_out], views))
         progress.advance()
     return logits

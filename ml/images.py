@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 SMALLEST_SIDE = 32
 MOST_PIXELS = 40_000_000
 LONGEST_USEFUL_SIDE = 2048
+_MOST_AS_FLOATS = 720 * 720  # px: a larger picture and its floats no longer fit the processor's caches
 
 _NOT_READABLE = "This file could not be read as a picture. Please save it again as JPEG or PNG."
 
@@ -91,5 +92,15 @@ def shrink(image: Pixels, longest: int) -> Pixels:
     factor = longest / max(height, width)
     if factor >= 1:
         return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return average_areas(image, max(1, round(width * factor)), max(1, round(height * factor)))
+
+
+def average_areas(image: Pixels, width: int, height: int) -> Pixels:
+    """Shrink uint8 (h, w, 3) to (height, width, 3), every pixel the mean of the area that it covers."""
+    h, w = image.shape[:2]
+    # OpenCV adds up such areas in float32 whatever it is given; floats save it a conversion at every step.
+    in_floats = width < w and height < h and (w % width or h % height) and h * w <= _MOST_AS_FLOATS
+    if not in_floats:
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    means = np.asarray(cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    return np.rint(means, out=means).astype(np.uint8)

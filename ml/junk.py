@@ -1,35 +1,50 @@
-"""Pictures that are no cells, drawn: what the gate learns to refuse. What it is tested on is in `ml.junk_trial`."""
+"""Pictures that are no cells, drawn: what the gate learns to refuse. What it is tested on is in `ml.junk_trial`.
+
+They are prepared as uploads are, so that the gate learns the squares that the locator cuts out of them.
+"""
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ml.dataset import Scene
 from ml.images import Pixels
+from ml.preprocess import prepare_cell
+
+Doubles = NDArray[np.float64]
 
 _WORDS = "report 12.4 g/dl"
 # The white of the slide, eosin, haematoxylin, the blue and the violet of Romanowsky stains, and a yellow lamp.
 _STAINS = ((245, 240, 240), (225, 130, 165), (80, 60, 130), (90, 110, 190), (110, 40, 130), (215, 190, 90))
+# Height and width of what is uploaded: single cells, and fields to search.
+_SHAPES = ((120, 120), (224, 224), (363, 360), (360, 363), (575, 575), *[(240, 320), (480, 640)] * 2)
+_GRAINS = (0.5, 1.0, 1.0, 2.0)  # of the picture drawn over the one wanted: coarse or fine
+_LARGEST_DRAWN = 480
 
 
-def without_cell(scene: Scene, random: np.random.Generator) -> Pixels:
-    """Return the surroundings of a centred cell at their own scale: the scene's four corners, put together anew."""
-    third = scene.pixels.shape[0] // 3
-    near, far = slice(0, third), slice(-third, None)
-    corners = [scene.pixels[y, x] for y in (near, far) for x in (near, far)]
-    a, b, c, d = (corners[index] for index in random.permutation(4))
-    return np.vstack([np.hstack([a, b]), np.hstack([c, d])])
-
-
-def drawn_junk(count: int, size: int, seed: int = 77) -> list[Pixels]:
-    """Return `count` pictures (size, size, 3) of flat colour, gradients, noise of any grain, shapes and text, stripes,
-    patchwork, layers, spots on a mottled ground, fibres, and blurred shapes; half of the colours are those of stains.
+def drawn_junk(count: int, size: int, seed: int = 78) -> list[Pixels]:
+    """Return `count` prepared pictures, uint8 (size, size, 3), of flat colour, gradients, noise of any grain, shapes,
+    text, stripes, patchwork, layers, spots on a mottled ground, fibres, blurred shapes, things that cover each other,
+    and a thing before a ground; half of the colours are those of stains.
     """
     random = np.random.default_rng(seed)
     kinds = (
-        *(_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _patchwork, _spots, _stripes, _blurred),
-        *(_mottled, _layers, _layers, _fibres, _fibres),
+        *(_flat, _gradient, _coarse_noise, _fine_noise, _shapes, _patchwork, _spots, _stripes, _blurred, _mottled),
+        *(*[_layers, _fibres] * 2, *[_leaves, _thing] * 3),
     )
-    return [kinds[number % len(kinds)](size, random) for number in range(count)]
+    return [_prepared(kinds[number % len(kinds)], size, random) for number in range(count)]
+
+
+def _prepared(draw: Callable[[int, np.random.Generator], Pixels], size: int, random: np.random.Generator) -> Pixels:
+    height, width = _SHAPES[int(random.integers(len(_SHAPES)))]
+    side = max(height, width)
+    picture = draw(min(_LARGEST_DRAWN, round(side * random.choice(_GRAINS))), random)
+    picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8)[:height, :width]
+    if random.random() < 0.5:
+        _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(40, 95))])
+        picture = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
+    return prepare_cell(np.ascontiguousarray(picture), size).pixels
 
 
 def _colour(random: np.random.Generator) -> tuple[int, int, int]:
@@ -149,6 +164,64 @@ def _fibres(size: int, random: np.random.Generator) -> Pixels:
         shade = np.clip(body + random.normal(0, 14, 3), 0, 255).tolist()
         cv2.ellipse(picture, place, axes, angle + random.normal(0, 25), 0, 360, shade, -1, cv2.LINE_AA)
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 1.5)), np.uint8)
+
+
+def _leaves(size: int, random: np.random.Generator) -> Pixels:
+    """Things of every size that cover each other ("dead leaves"; Lee et al. 2001, IJCV: much like photographs)."""
+    picture, colours = _mottled(size, random), [np.array(_colour(random)) for _ in range(int(random.integers(2, 9)))]
+    smallest, largest = random.uniform(2, 6), size * random.uniform(0.1, 0.5)
+    slope = 1 - random.uniform(1.5, 3.2)
+    shares = random.random(int(random.integers(60, 500)))
+    radii = (smallest**slope + shares * (largest**slope - smallest**slope)) ** (1 / slope)
+    outline = (_oval, _slab, _splinter)[int(random.integers(3))]
+    shade = random.uniform(2, 18)
+    for radius in radii:
+        colour = np.clip(colours[int(random.integers(len(colours)))] + random.normal(0, shade, 3), 0, 255)
+        outline_of_it = outline(random.uniform(0, size, 2), max(1.0, float(radius)), random)
+        cv2.fillPoly(picture, [outline_of_it.astype(np.int32)], colour.tolist(), cv2.LINE_AA)
+    if random.random() < 0.6:
+        ground = _mottled(size, random).astype(np.float32)
+        picture = np.clip(picture + (ground - ground.mean(axis=(0, 1))) * random.uniform(0.1, 0.6), 0, 255)
+    return np.asarray(cv2.GaussianBlur(picture.astype(np.uint8), (0, 0), random.uniform(0.3, 2.5)), np.uint8)
+
+
+def _oval(centre: Doubles, radius: float, random: np.random.Generator) -> Doubles:
+    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return _turned(np.column_stack([np.cos(turn), np.sin(turn) * random.uniform(0.4, 1)]), random) * radius + centre
+
+
+def _slab(centre: Doubles, radius: float, random: np.random.Generator) -> Doubles:
+    height = random.uniform(0.3, 1)
+    return _turned(np.array([(-1, -height), (1, -height), (1, height), (-1, height)]), random) * radius + centre
+
+
+def _splinter(centre: Doubles, radius: float, random: np.random.Generator) -> Doubles:
+    corners = int(random.integers(3, 8))
+    turn, reach = np.sort(random.uniform(0, 2 * np.pi, corners)), random.uniform(0.5, 1.3, corners)
+    return np.column_stack([np.cos(turn), np.sin(turn)]) * reach[:, None] * radius + centre
+
+
+def _turned(outline: Doubles, random: np.random.Generator) -> Doubles:
+    angle = random.uniform(0, np.pi)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.asarray(outline @ np.array([[cosine, sine], [-sine, cosine]]), np.float64)
+
+
+def _thing(size: int, random: np.random.Generator) -> Pixels:
+    """One to three things with soft outlines before a ground: what photographs are taken of."""
+    picture = (_mottled, _mottled, _gradient, _leaves)[int(random.integers(4))](size, random)
+    for _ in range(int(random.integers(1, 4))):
+        bumps = int(random.integers(5, 12))
+        reach = size * random.uniform(0.08, 0.4) * random.uniform(0.6, 1.3, bumps)
+        turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        around = np.interp(turn, np.linspace(0, 2 * np.pi, bumps + 1), [*reach, reach[0]])
+        around = np.convolve([*around[-4:], *around, *around[:4]], np.ones(9) / 9, "valid")
+        outline = np.column_stack([np.cos(turn), np.sin(turn)]) * around[:, None] + size * random.uniform(0.25, 0.75, 2)
+        mask = np.zeros((size, size), np.uint8)
+        cv2.fillPoly(mask, [outline.astype(np.int32)], 1)
+        inside = (_mottled, _leaves, _gradient, _flat, _stripes, _fibres)[int(random.integers(6))](size, random)
+        picture[mask > 0] = inside[mask > 0]
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 2)), np.uint8)
 
 
 def _stripes(size: int, random: np.random.Generator) -> Pixels:

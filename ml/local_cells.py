@@ -14,6 +14,7 @@ from ml.evaluate import label_for_model
 from ml.images import Pixels, decode
 from ml.preprocess import prepare_cell
 from ml.splits import fingerprint, join_groups, near_duplicates
+from ml.views import turned
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ def read_pictures(folder: Path, known: Sequence[str]) -> LabelledPictures:
         raise UnusableData(f"{len(broken)} of the pictures can't be read, the first is {first!r}; take them out.")
     views = np.stack([turned(pixels) for pixels in prepared])
     return LabelledPictures(list(found), np.array(list(found.values()), np.int64), content_groups(views), views)
-
-
-def turned(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return the eight ways to lay down a square picture, uint8 (8, S, S, 3), the first as it is."""
-    return np.stack([np.rot90(side, quarter) for side in (pixels, pixels[:, ::-1]) for quarter in range(4)])
 
 
 def content_groups(views: NDArray[np.uint8]) -> list[str]:

@@ -1,6 +1,7 @@
 """What is fitted to a microscope once its labelled cells were seen: head, temperature, thresholds and gate."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,13 +9,15 @@ from numpy.typing import NDArray
 
 from ml.calibrate import ACCEPTED_IN_DOMAIN, fit_temperature, least_confidence
 from ml.conformal import COVERAGE
-from ml.gate import FeatureBank, Gate, UsualLimits, unit_vectors, usual_limits
+from ml.gate import Gate, UsualLimits, usual_limits
 from ml.head_correction import LocalCells, corrected_head, cross_validated_logits, directions_for
 from ml.heat_map import Head
 from ml.predictor import softmax
 from ml.source_features import SourceFeatures
+from ml.views import ALL, ONE, as_served
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 _FEWEST_OF_A_GROUP = 5
 _MOST_WIDENED = 1.5
@@ -39,62 +42,87 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way to serve: with the old head or the corrected one, looking at each cell from so many sides."""
+
+    is_corrected: bool
+    views: int
+
+
+AS_IT_WAS = Way(is_corrected=False, views=ONE)
+# The cheapest first: of ways that do as well as each other, the first is taken.
+_WAYS = {
+    None: (AS_IT_WAS, Way(is_corrected=True, views=ONE), Way(is_corrected=True, views=ALL)),
+    ONE: (AS_IT_WAS, Way(is_corrected=True, views=ONE)),
+    ALL: (Way(is_corrected=False, views=ALL), Way(is_corrected=True, views=ALL)),
+}
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """The fitted parts, and how they did.
 
-    `is_corrected` tells whether the head is the corrected one. `hits_before` and `hits_after` (n,) are the share of the
-    repeats of cross-validation in which the old and the corrected head named each cell right. `familiar` and
-    `junk_refused` are shares `before` and `after`.
+    `kept` is the way to serve that was chosen. `hits` hold, for each way, the share (n,) of the repeats of
+    cross-validation in which it named each cell right. `familiar` and `junk_refused` are shares `before` and `after`.
     """
 
     head: Head
-    is_corrected: bool
+    kept: Way
     temperature: float
     conformal_thresholds: list[float]
     least_confidence: float
     gate: Gate
-    hits_before: NDArray[np.float64]
-    hits_after: NDArray[np.float64]
+    hits: Mapping[Way, Doubles]
     familiar: dict[str, float]
     junk_refused: dict[str, float]
 
     @property
-    def hits_kept(self) -> NDArray[np.float64]:
-        """The hits of the head that is kept."""
-        return self.hits_after if self.is_corrected else self.hits_before
+    def hits_before(self) -> Doubles:
+        """The hits of the bundle as it was."""
+        return self.hits[AS_IT_WAS]
+
+    @property
+    def hits_kept(self) -> Doubles:
+        """The hits of the way that is kept."""
+        return self.hits[self.kept]
 
 
-def adapt(served: Served, cells: LocalCells, junk: Floats) -> Adaptation:
-    """Fit everything to the cells of a microscope; `junk` (m, 1280) are features of what must stay refused.
+def adapt(served: Served, cells: LocalCells, junk: Floats, views: int | None = None) -> Adaptation:
+    """Fit everything to the cells of a microscope; `junk` (m, views, 1280) are features of what must stay refused.
 
-    The corrected head is kept only if it names more cells right in cross-validation. Few cells are ground for doubt and
-    not for boldness: a temperature below the old one (1 for a corrected head) is drawn to it as if by 50 cells, and no
-    answer is given at a lower confidence than before.
+    The corrected head is kept only if it names more cells right in cross-validation, and eight views only if it names
+    more of them right so than in one; `views`, 1 or 8, decides the latter beforehand. Few cells are ground for doubt
+    and not for boldness: a temperature below the old one (1 for a corrected head) is drawn to it as if by 50 cells, and
+    no answer is given at a lower confidence than before.
     """
-    old = served.head.logits(cells.pooled[:, 0])
     directions = directions_for(cells, served.source)
-    repeated = cross_validated_logits(served.head, cells, served.source, directions)
-    hits_before = np.asarray(old.argmax(axis=1) == cells.labels, np.float64)
-    hits_after = (repeated.argmax(axis=2) == cells.labels).mean(axis=0)
-    is_corrected = bool(hits_after.mean() > hits_before.mean())
-    logits, usual = (repeated, 1.0) if is_corrected else (old[None], served.temperature)
+    of_each_way = {
+        Way(is_corrected=False, views=n): served.head.logits(as_served(cells.pooled, n))[None] for n in (ONE, ALL)
+    } | {
+        Way(is_corrected=True, views=n): logits
+        for n, logits in cross_validated_logits(served.head, cells, served.source, directions).items()
+    }
+    hits = {way: (logits.argmax(axis=2) == cells.labels).mean(axis=0) for way, logits in of_each_way.items()}
+    kept = max(_WAYS[views], key=lambda way: float(hits[way].mean()))
+    logits, usual = of_each_way[kept], 1.0 if kept.is_corrected else served.temperature
     fitted = fit_temperature(logits.reshape(-1, logits.shape[2]), np.tile(cells.labels, len(logits)))
     trust = len(cells.labels) / (len(cells.labels) + _CELLS_OF_DOUBT)
     temperature = max(fitted, usual ** (1 - trust) * fitted**trust)
     probabilities = np.mean([softmax(each / np.float32(temperature)) for each in logits], axis=0)
-    gate = gate_with(served.gate, cells, junk)
-    both = {"before": served.gate, "after": gate}
+    gate = gate_with(served.gate, cells, as_served(junk, kept.views), kept.views)
+    both = {"before": (served.gate, ONE), "after": (gate, kept.views)}
     return Adaptation(
-        head=corrected_head(served.head, cells, served.source, directions) if is_corrected else served.head,
-        is_corrected=is_corrected,
+        head=corrected_head(served.head, cells, served.source, directions) if kept.is_corrected else served.head,
+        kept=kept,
         temperature=temperature,
         conformal_thresholds=local_thresholds(probabilities, cells.labels),
         least_confidence=max(served.least_confidence, least_confidence(probabilities, cells.labels)),
         gate=gate,
-        hits_before=hits_before,
-        hits_after=hits_after,
-        familiar={name: float((each.scores(cells.pooled[:, 0]) <= 1).mean()) for name, each in both.items()},
-        junk_refused={name: float((each.scores(junk) > 1).mean()) for name, each in both.items()},
+        hits=hits,
+        familiar={
+            name: float((each.scores(as_served(cells.for_gate, n)) <= 1).mean()) for name, (each, n) in both.items()
+        },
+        junk_refused={name: float((each.scores(as_served(junk, n)) > 1).mean()) for name, (each, n) in both.items()},
     )
 
 
@@ -117,30 +145,22 @@ def _rank(n: int) -> int:
     return math.floor((n + 1) * (1 - COVERAGE) + 1e-9)
 
 
-def gate_with(gate: Gate, cells: LocalCells, junk: Floats) -> Gate:
-    """Return the gate with the microscope among the familiar ones.
+def gate_with(gate: Gate, cells: LocalCells, junk: Floats, views: int) -> Gate:
+    """Return the gate with the microscope among the familiar ones; `junk` (m, 1280) is as it is served.
 
-    Its groups join the bank, and the limits are widened, by half at most, until they hold its cells in every view. What
-    counts as no cell moves no further than where 0.99 of the junk is refused.
+    Its groups join the bank, and the limits are widened, by half at most, until they hold its cells as they are served,
+    however they lie. What counts as no cell moves no further than where 0.99 of the junk is refused.
     """
-    views = cells.pooled.reshape(-1, cells.pooled.shape[2])
-    bank = bank_with(gate.bank, cells)
-    old, seen = gate.limits, usual_limits(bank, views, ["here"] * len(views), ACCEPTED_IN_DOMAIN)
+    given = cells.for_gate
+    each = given.reshape(-1, given.shape[2]) if views == ONE else as_served(given, views)
+    bank = replace(gate.bank, shift=gate.bank.placed(each).mean(axis=0))
+    old, seen = gate.limits, usual_limits(bank, each, ["here"] * len(each), ACCEPTED_IN_DOMAIN)
     limits = UsualLimits(
         distance=min(max(old.distance, seen.distance), _MOST_WIDENED * old.distance),
         residual=min(max(old.residual, seen.residual), _MOST_WIDENED * old.residual),
         strength=max(min(old.strength, seen.strength), old.strength / _MOST_WIDENED),
     )
     # The score of log odds x is far * exp(x - refused_from): familiar, which is at most 1, begins log(far) below.
-    wanted = float(np.quantile(bank.refusal_logits(views), ACCEPTED_IN_DOMAIN)) + math.log(gate.far)
+    wanted = float(np.quantile(bank.refusal_logits(each), ACCEPTED_IN_DOMAIN)) + math.log(gate.far)
     most = float(np.quantile(bank.refusal_logits(junk), 1 - _JUNK_REFUSED))
     return Gate(bank, limits, gate.far, max(gate.refused_from, min(wanted, most)))
-
-
-def bank_with(bank: FeatureBank, cells: LocalCells) -> FeatureBank:
-    """Return the bank with the centre of each class that has a few cells."""
-    white = (unit_vectors(cells.pooled.mean(axis=1)) - bank.mean) @ bank.directions @ bank.whitening
-    names, counts = np.unique(cells.labels, return_counts=True)
-    large = names[counts >= _FEWEST_OF_A_GROUP]
-    centres = [white[cells.labels == name].mean(axis=0, keepdims=True) for name in large]
-    return replace(bank, centres=np.concatenate([bank.centres, *centres]).astype(np.float32))

@@ -10,7 +10,9 @@ from typing import Any
 from ml.errors import ModelUnavailable
 from ml.labels import CELL_TYPES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without textures, and looked at from one side whatever the card says
+_READABLE_FORMATS = (1, FORMAT_VERSION)
+VIEWS = (1, 8)
 PREPROCESSING_VERSION = "1"
 ARTIFACTS = Path(__file__).resolve().parent / "artifacts"
 CARD_FILE = "model_card.json"
@@ -44,7 +46,7 @@ class ModelCard:
     `sha256` is that of the model file, `files` those of all files of the bundle. `labels` are in output order.
     `conformal_thresholds` and the keys of `per_class` metrics are cell types. `metrics` maps a data set's name to
     its figures, each with `n`, `accuracy`, `accuracy_low`, `accuracy_high`. `training` sums up recipe, data and
-    split manifest.
+    split manifest. `views` is from how many sides the network looks at each cell: 1, or 8 (`ml/views.py`).
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModelCard:
     metrics: Mapping[str, Mapping[str, Any]]
     training: Mapping[str, Any]
     limits: tuple[str, ...]
+    views: int = 1
 
     def as_json(self) -> str:
         """The card as the text of `model_card.json`."""
@@ -74,7 +77,7 @@ def read_card(bundle: Path) -> ModelCard:
     """Read a bundle's card.
 
     Raises ModelUnavailable: `model_missing` without a card, `model_incompatible` for one of another format, of another
-    preprocessing, or with labels outside the vocabulary.
+    preprocessing, with labels outside the vocabulary, or with a number of views that is neither 1 nor 8.
     """
     try:
         text = (bundle / CARD_FILE).read_text(encoding="utf-8")
@@ -84,8 +87,8 @@ def read_card(bundle: Path) -> ModelCard:
         card = _card_from(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelUnavailable("model_incompatible", _INCOMPATIBLE) from error
-    fits = card.format_version == FORMAT_VERSION and card.preprocessing_version == PREPROCESSING_VERSION
-    if not fits or not card.labels or not set(card.labels) <= set(CELL_TYPES):
+    fits = card.format_version in _READABLE_FORMATS and card.preprocessing_version == PREPROCESSING_VERSION
+    if not fits or not card.labels or not set(card.labels) <= set(CELL_TYPES) or card.views not in VIEWS:
         raise ModelUnavailable("model_incompatible", _INCOMPATIBLE)
     return card
 
@@ -144,4 +147,5 @@ def _card_from(values: Mapping[str, Any]) -> ModelCard:
         metrics=dict(values["metrics"]),
         training=dict(values["training"]),
         limits=tuple(str(sentence) for sentence in values["limits"]),
+        views=values.get("views", 1),
     )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIDDEN = 64
+# Where stain, focus and scale can still be seen; the last layers have learnt to look past them.
+_TEXTURE_LAYER = "block_13_expand_relu"
 _TUNED_FROM = "block_3_expand"
 
 
@@ -32,6 +34,25 @@ def attach_head(backbone: keras.Model, classes: int, size: int) -> keras.Model:
     hidden = keras.layers.Dense(HIDDEN, activation="relu", name="hidden")(keras.layers.Dropout(0.2)(pooled))
     logits = keras.layers.Dense(classes, name="logits")(keras.layers.Dropout(0.3)(hidden))
     return keras.Model(pixels, [feature_map, logits], name="hematovision")
+
+
+def serving_network(network: keras.Model) -> keras.Model:
+    """Return a model from one picture (1, size, size, 3) to `[feature map, logits, texture (1, 1152)]`.
+
+    The texture is the mean and the standard deviation of each channel of an earlier layer: what the gate judges by.
+    """
+    size = network.input_shape[1]
+    # One picture fixed: with an open batch size the converter computes shapes at run time, which costs speed.
+    pixels = keras.Input(batch_shape=(1, size, size, 3), name="pixels")
+    backbone = backbone_of(network)
+    earlier = keras.Model(backbone.inputs, [backbone.get_layer(_TEXTURE_LAYER).output, *backbone.outputs])
+    channels, feature_map = earlier(pixels, training=False)
+    mean = keras.ops.mean(channels, axis=(1, 2))
+    variance = keras.ops.mean(keras.ops.square(channels), axis=(1, 2)) - keras.ops.square(mean)
+    deviation = keras.ops.sqrt(keras.ops.relu(variance))
+    hidden = network.get_layer("hidden")(network.get_layer("pooled")(feature_map))
+    texture = keras.ops.concatenate([mean, deviation], axis=1)
+    return keras.Model(pixels, [feature_map, network.get_layer("logits")(hidden), texture])
 
 
 def resized_network(network: keras.Model, size: int) -> keras.Model:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.conformal import conformal_sets
 from ml.errors import ModelUnavailable
-from ml.gate import FeatureBank, Gate, UsualLimits
+from ml.gate import Gate, UsualLimits, read_bank
 from ml.heat_map import Head, heat_maps
 from ml.images import decode
 from ml.labels import display_name
@@ -19,6 +19,7 @@ from ml.locate import Box
 from ml.model_card import GATE_FILE, HEAD_FILE, MODEL_FILE, ModelCard, verify_bundle
 from ml.preprocess import Found, PreparedCell, prepare_cell, shown_part
 from ml.runtime import Runtime
+from ml.views import seen
 
 __all__ = [
     "CellPrediction",
@@ -89,7 +90,7 @@ class Predictor(Protocol):
         ...
 
     def predict(self, prepared: Sequence[PreparedCell]) -> list[CellPrediction]:
-        """Classify prepared pictures, at least one, in one call of the runtime."""
+        """Classify prepared pictures, at least one, in one go."""
         ...
 
 
@@ -114,13 +115,14 @@ class LiteRTPredictor:
         return replace(prepared, shown=shown, prepare_ms=_milliseconds_since(started))
 
     def predict(self, prepared: Sequence[PreparedCell]) -> list[CellPrediction]:
-        """Classify prepared pictures, at least one, and every leukocyte of theirs, in one call of the runtime."""
+        """Classify prepared pictures, at least one, and every leukocyte of theirs, in one go."""
         started = time.perf_counter()
-        maps, _ = self.runtime.run(np.stack([pixels for cell in prepared for pixels in (cell.pixels, *cell.further)]))
+        squares = np.stack([pixels for cell in prepared for pixels in (cell.pixels, *cell.further)])
+        maps, texture = seen(self.runtime, squares, self.card.views)
         pooled = maps.mean(axis=(1, 2))
         # The head's own file decides, and not the copy inside the network: `adapt` fits the head anew.
         probabilities = softmax(self.head.logits(pooled) / np.float32(self.card.temperature))
-        scores = self.gate.scores(pooled)
+        scores = self.gate.scores(self.gate.bank.judged(pooled, texture))
         thresholds = [self.card.conformal_thresholds[label] for label in self.card.labels]
         sets = conformal_sets(probabilities, thresholds)
         heats = heat_maps(maps, self.head, probabilities.argmax(axis=1).tolist())
@@ -210,10 +212,7 @@ def load_predictor(bundle: Path, *, threads: int = 2) -> LiteRTPredictor:
     try:
         with np.load(bundle / HEAD_FILE, allow_pickle=False) as arrays:
             head = Head(**{name: arrays[name] for name in ("w1", "b1", "w2", "b2")})
-        with np.load(bundle / GATE_FILE, allow_pickle=False) as arrays:
-            bank = FeatureBank(
-                **{name: arrays[name] for name in ("mean", "directions", "whitening", "centres", "refusal")}
-            )
+        bank = read_bank(bundle / GATE_FILE)
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(
             "model_incompatible", "The installed model's files can't be read by this version."

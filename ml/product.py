@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml.boxes import field_report
-from ml.calibrate import Calibration, Restained, Seen, calibrate, compress, look, restained_views, save_bank
+from ml.calibrate import Calibration, Restained, SeenCells, calibrate, compress, look, restained_views
 from ml.data_folder import WEIGHTS
 from ml.dataset import LabelledCell, product_cells, read_class_folders, write_manifest
 from ml.errors import UnusableData
 from ml.evaluate import classify, clusters_right, report, run
 from ml.examples import Examples, load_examples
-from ml.junk import drawn_junk, without_cell
+from ml.gate import save_bank
+from ml.junk import drawn_junk
 from ml.junk_trial import junk_trial
 from ml.labels import CELL_TYPES
 from ml.model_card import (
@@ -38,7 +38,7 @@ from ml.model_card import (
 )
 from ml.originals import test_photographs
 from ml.predictor import CellPrediction, Predictor, load_predictor
-from ml.preprocess import INPUT_SIZE, resize_square
+from ml.preprocess import INPUT_SIZE
 from ml.progress import say
 from ml.recipe import Recipe
 from ml.runtime import Runtime
@@ -50,15 +50,15 @@ MANIFEST_FILE = "manifest.csv.gz"
 WEIGHTS_FILE = "network.weights.h5"
 _BANK_PER_GROUP = 300
 _RESTAINED_EVERY = 4
-_DRAWN_JUNK = 1400
-_FIELDS_WITHOUT_CELL = 400
+_DRAWN_JUNK = 3200
 _MAPS_EVERY = 10
 _MAPS_WANTED = 0.95
 _LIMITS = (
     "Not a medical device, not cleared by any regulator. For trained reviewers; not for diagnosis.",
     "Knows only the cell types on this card. Blasts, reactive lymphocytes, plasma cells and parasites are not "
     "recognised and may be called by a familiar name.",
-    "Accuracy on other stains and microscopes is unknown and usually lower: validate locally first.",
+    "Accuracy on other stains and microscopes is unknown and usually lower: validate locally first. Most of their "
+    "cells are called unfamiliar and get no class before the model is adapted.",
     "Figures on PBC are optimistic: the set has no donor ids, so cells of one person are on both sides of the split.",
     "In the Raabin set most eosinophils are of one slide, which is trained on, and basophils of four sessions with "
     "other imaging.",
@@ -195,15 +195,15 @@ def write_calibrated(
     """Calibrate the exported network in `folder` and write the gate and the card, without metrics yet."""
     runtime = Runtime.of_file(folder / MODEL_FILE)
     bank = sample_for_bank(training)
-    bank_seen = Seen(*look(runtime, bank.views(), "bank"), bank.labels, bank.sources)
+    bank_seen = cells_seen(runtime, bank, "bank")
     calibration = calibrate(
         bank_seen,
-        Seen(*look(runtime, validation.views(), "validation"), validation.labels, validation.sources),
+        cells_seen(runtime, validation, "validation"),
         Restained(
-            look(runtime, restained_views(bank.scenes[::_RESTAINED_EVERY], INPUT_SIZE), "restained bank")[0],
-            look(runtime, restained_views(validation.scenes, INPUT_SIZE, seed=12), "restained validation")[0],
+            look(runtime, restained_views(bank.scenes[::_RESTAINED_EVERY], INPUT_SIZE), "restained bank").texture,
+            look(runtime, restained_views(validation.scenes, INPUT_SIZE, seed=12), "restained validation").texture,
         ),
-        look(runtime, junk_views(bank), "junk")[0],
+        look(runtime, np.stack(drawn_junk(_DRAWN_JUNK, INPUT_SIZE)), "junk").texture,
     )
     save_bank(calibration.gate.bank, folder / GATE_FILE)
     save(choose(bank_seen.pooled, bank_seen.labels, bank_seen.sources), folder)
@@ -211,13 +211,10 @@ def write_calibrated(
     return write_card(folder, card)
 
 
-def junk_views(examples: Examples, seed: int = 9) -> NDArray[np.uint8]:
-    """Return prepared pictures of no cell, uint8 (n, S, S, 3): drawn junk, and what surrounds training cells."""
-    random = np.random.default_rng(seed)
-    centred = [scene for scene, source in zip(examples.scenes, examples.sources, strict=True) if source != "kaggle"]
-    chosen = random.permutation(len(centred))[:_FIELDS_WITHOUT_CELL]
-    empty = [without_cell(centred[index], random) for index in chosen]
-    return np.stack([resize_square(picture, INPUT_SIZE) for picture in (*empty, *drawn_junk(_DRAWN_JUNK, INPUT_SIZE))])
+def cells_seen(runtime: Runtime, examples: Examples, what: str) -> SeenCells:
+    """Return what the network makes of labelled cells as they are served."""
+    seen = look(runtime, examples.views(), what)
+    return SeenCells(seen.pooled, seen.logits, seen.texture, examples.labels, examples.sources)
 
 
 def sample_for_bank(training: Examples, seed: int = 5) -> Examples:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,24 +8,28 @@ import numpy as np
 import pytest
 
 from ml import adapt as adapting
+from ml import adapt_trial
 from ml.__main__ import main
-from ml.adapt import METRICS_KEY, adapt_bundle
-from ml.adapt_trial import stratified_draw, trial
+from ml.adapt import METRICS_KEY, Opened, adapt_bundle, open_bundle
+from ml.adapt_trial import COMMON, drawn_again, stratified_draw
+from ml.calibrate import look
 from ml.errors import UnusableData
 from ml.gate import Gate, fit_bank, usual_limits
 from ml.head_correction import LocalCells, corrected_head, directions_for, with_correction
 from ml.heat_map import Head, grad_cam
 from ml.images import decode
 from ml.junk import drawn_junk
-from ml.local_cells import content_groups, read_pictures, turned
-from ml.local_fit import Served, adapt, local_thresholds
+from ml.local_cells import content_groups, read_pictures
+from ml.local_fit import Served, Way, adapt, local_thresholds
 from ml.model_card import CARD_FILE, read_card, verify_bundle
 from ml.predictor import LiteRTPredictor, load_predictor, softmax
 from ml.source_features import SourceFeatures, choose, load, save
+from ml.views import as_served, turned
 
 from .smears import draw_cell, encoded
 
 CLASSES, DEPTH = 4, 40
+CORRECTED = Way(is_corrected=True, views=1)
 SECRET = "mustermann-erika"
 
 
@@ -38,6 +43,7 @@ def clouds(seed: int, count: int, classes: int = CLASSES, moved: float = 0.0) ->
     features = random.normal(0, 0.35, (count, DEPTH)) + 3
     features[np.arange(count), labels] += 2
     features[:, 1] += moved
+    features[:, 20:30] += moved / 2
     return np.maximum(features, 0).astype(np.float32), labels
 
 
@@ -59,13 +65,13 @@ def source() -> SourceFeatures:
 @pytest.fixture(scope="module")
 def junk() -> np.ndarray:
     random = np.random.default_rng(9)
-    return np.asarray(np.abs(random.normal(0, 1, (120, DEPTH))) + 6 * (np.arange(DEPTH) > 30), np.float32)
+    return np.asarray(np.abs(random.normal(0, 1, (120, 1, DEPTH))) + 6 * (np.arange(DEPTH) > 30), np.float32)
 
 
 @pytest.fixture(scope="module")
 def served(head: Head, source: SourceFeatures, junk: np.ndarray) -> Served:
     groups = [str(label) for label in source.labels]
-    bank = fit_bank(source.pooled, groups, clouds(5, 200)[0], junk, directions=20)
+    bank = fit_bank(source.pooled, groups, clouds(5, 200)[0], junk[:, 0], directions=20)
     held_out = clouds(6, 200)[0]
     refused_from = float(np.quantile(bank.refusal_logits(held_out), 0.99))
     gate = Gate(bank, usual_limits(bank, held_out, ["old"] * 200, 0.99), 1.2, refused_from)
@@ -73,9 +79,8 @@ def served(head: Head, source: SourceFeatures, junk: np.ndarray) -> Served:
 
 
 def local_cells(features: np.ndarray, labels: np.ndarray, groups: list[str] | None = None) -> LocalCells:
-    return LocalCells(
-        features[:, None], labels.astype(np.int64), groups or [str(index) for index in range(len(labels))]
-    )
+    views = features[:, None]
+    return LocalCells(views, views, labels.astype(np.int64), groups or [str(index) for index in range(len(labels))])
 
 
 def test_the_correction_adds_exactly_what_it_should(head: Head) -> None:
@@ -102,9 +107,9 @@ def test_the_heat_map_follows_the_corrected_head(head: Head) -> None:
 def test_a_moved_microscope_is_learnt(served: Served, junk: np.ndarray) -> None:
     features, labels = clouds(11, 60, moved=2.5)
     adaptation = adapt(served, local_cells(features, labels), junk)
-    assert adaptation.is_corrected
+    assert adaptation.kept.is_corrected
     assert adaptation.hits_before.mean() < 0.7
-    assert adaptation.hits_after.mean() > 0.9
+    assert adaptation.hits[CORRECTED].mean() > 0.9
     fresh, truth = clouds(12, 200, moved=2.5)
     assert (adaptation.head.logits(fresh).argmax(axis=1) == truth).mean() > 0.9
     assert adaptation.familiar["before"] < 0.5 < adaptation.familiar["after"]
@@ -115,7 +120,7 @@ def test_a_moved_microscope_is_learnt(served: Served, junk: np.ndarray) -> None:
 def test_a_known_microscope_keeps_its_head(served: Served, head: Head, junk: np.ndarray) -> None:
     features, _ = clouds(13, 40)
     adaptation = adapt(served, local_cells(features, head.logits(features).argmax(axis=1)), junk)
-    assert not adaptation.is_corrected
+    assert not adaptation.kept.is_corrected
     assert adaptation.head is head
 
 
@@ -126,6 +131,40 @@ def test_meaningless_labels_give_no_confident_head(served: Served, junk: np.ndar
     confidence = softmax(adaptation.head.logits(fresh) / np.float32(adaptation.temperature)).max(axis=1)
     assert adaptation.hits_kept.mean() < 0.5
     assert (confidence >= adaptation.least_confidence).mean() < 0.2
+
+
+def seen_from_all_sides(seed: int, count: int, noise: float) -> tuple[LocalCells, np.ndarray]:
+    """Cells whose eight views differ by noise that has nothing to do with their type."""
+    features, labels = clouds(seed, count, moved=2.5)
+    pooled = features[:, None] + np.random.default_rng(seed).normal(0, noise, (count, 8, DEPTH))
+    views = np.maximum(pooled, 0).astype(np.float32)
+    return LocalCells(views, views, labels.astype(np.int64), list(map(str, range(count)))), labels
+
+
+def test_eight_views_are_taken_where_one_view_misleads(served: Served, junk: np.ndarray) -> None:
+    cells, _ = seen_from_all_sides(21, 60, noise=1.2)
+    adaptation = adapt(served, cells, junk)
+    assert adaptation.kept == Way(is_corrected=True, views=8)
+    assert adaptation.hits_kept.mean() > adaptation.hits[CORRECTED].mean() > adaptation.hits_before.mean()
+    fresh, truth = seen_from_all_sides(22, 400, noise=1.2)
+    right = [
+        (adaptation.head.logits(as_served(fresh.pooled, views)).argmax(axis=1) == truth).mean() for views in (1, 8)
+    ]
+    assert right[1] > right[0] + 0.05
+    assert (adaptation.gate.scores(as_served(fresh.pooled, 8)) <= 1).mean() > 0.8
+
+
+def test_one_view_is_kept_where_eight_do_no_better(served: Served, junk: np.ndarray) -> None:
+    cells, _ = seen_from_all_sides(23, 60, noise=0.0)
+    adaptation = adapt(served, cells, junk)
+    assert adaptation.kept == CORRECTED
+    assert adaptation.hits[Way(is_corrected=True, views=8)].mean() == adaptation.hits[CORRECTED].mean()
+
+
+@pytest.mark.parametrize("views", [1, 8])
+def test_the_number_of_views_can_be_decided_beforehand(served: Served, junk: np.ndarray, views: int) -> None:
+    for noise in (0.0, 1.2):
+        assert adapt(served, seen_from_all_sides(24, 40, noise)[0], junk, views).kept.views == views
 
 
 def test_a_type_without_labels_is_not_forgotten(head: Head, source: SourceFeatures) -> None:
@@ -146,8 +185,8 @@ def test_copies_of_a_cell_are_never_on_both_sides_of_a_fold(served: Served, junk
     labels = np.repeat(random.integers(0, CLASSES, 30), 2)
     together = adapt(served, local_cells(features, labels, [str(index // 2) for index in range(60)]), junk)
     apart = adapt(served, local_cells(features, labels), junk)
-    assert together.hits_after.mean() < 0.5
-    assert apart.hits_after.mean() > 0.7
+    assert together.hits[CORRECTED].mean() < 0.5
+    assert apart.hits[CORRECTED].mean() > 0.7
 
 
 def test_local_thresholds_cover_what_they_promise() -> None:
@@ -234,6 +273,45 @@ def adapted_predictor(adapted: tuple[Path, dict[str, Any]]) -> LiteRTPredictor:
     return load_predictor(adapted[0])
 
 
+@pytest.fixture(scope="module")
+def adapted_from_all_sides(folders: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Through the command line's door."""
+    out = tmp_path_factory.mktemp("bundles") / "all-sides"
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(adapting, "_DRAWN_JUNK", 30)
+        assert main(["adapt", "--model", str(bundle), "--data", str(folders), "--out", str(out), "--views", "8"]) == 0
+    return out
+
+
+def test_what_is_fitted_in_eight_views_is_served_in_eight(
+    adapted_from_all_sides: Path, adapted: tuple[Path, dict[str, Any]], folders: Path, bundle: Path
+) -> None:
+    card = verify_bundle(adapted_from_all_sides)
+    assert card.views == 8
+    assert read_card(bundle).views == 1
+    assert read_card(adapted[0]).views == adapted[1]["views"]
+    assert adapted[1]["views"] == 8 or card.version != adapted[1]["version"]
+    predictor = load_predictor(adapted_from_all_sides)
+    pictures = read_pictures(folders, card.labels)
+    seen = look(predictor.runtime, pictures.views.reshape(-1, *pictures.views.shape[2:]), "views")
+    fitted = as_served(seen.pooled.reshape(*pictures.views.shape[:2], -1), 8)
+    expected = softmax(predictor.head.logits(fitted) / np.float32(card.temperature))
+    files = sorted(folders.rglob("*.png"))
+    said = predictor.predict([predictor.prepare(path.read_bytes()) for path in files])
+    for place, path in enumerate(files):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        probabilities = list(said[place].probabilities.values())
+        assert probabilities == pytest.approx(expected[pictures.digests.index(digest)].tolist(), abs=1e-4)
+
+
+def test_the_report_gives_both_numbers_of_views_and_the_price(adapted: tuple[Path, dict[str, Any]]) -> None:
+    report = adapted[1]
+    both = [report["cross_validation"][name]["accuracy"] for name in ("adapted_head", "adapted_head_eight_views")]
+    assert report["views"] == (8 if both[1] > both[0] else 1)
+    assert report["after"]["accuracy"] == max(*both, report["before"]["accuracy"])
+    assert report["network_ms"]["after"] == pytest.approx(report["views"] * report["network_ms"]["before"], abs=0.5)
+
+
 def test_an_adapted_bundle_is_whole(adapted: tuple[Path, dict[str, Any]], bundle: Path) -> None:
     out, report = adapted
     card, old = verify_bundle(out), read_card(bundle)
@@ -255,7 +333,8 @@ def test_the_card_says_what_was_done_and_no_old_figures(adapted: tuple[Path, dic
     assert figures["n"] == report["n"] == 22
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
     assert figures["accuracy"] == max(
-        report["cross_validation"][name]["accuracy"] for name in ("adapted_head", "zero_shot_head")
+        report["cross_validation"][name]["accuracy"]
+        for name in ("zero_shot_head", "adapted_head", "adapted_head_eight_views")
     )
     assert card.training["manifest_sha256"] == old.training["manifest_sha256"]
     assert card.training["adapted"]["of"] == old.version
@@ -315,9 +394,22 @@ def test_nothing_half_written_is_left(
         raise OSError("no space left")
 
     monkeypatch.setattr(adapting, "save_bank", full)
+    monkeypatch.setattr(adapting, "_DRAWN_JUNK", 30)
     with pytest.raises(UnusableData, match="could not be written"):
         adapt_bundle(bundle, folders, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_says_how_adapting_would_do(
+    folders: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(adapting, "_DRAWN_JUNK", 30)
+    options = ["--model", str(bundle), "--data", str(folders), "--labelled", "20", "--draws", "1"]
+    assert adapt_trial.main([*options, "--views", "8"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert [(draw["n"], draw["views"]) for draw in figures["per_draw"]] == [(2, 8)]
+    assert adapt_trial.main([*options[:-3], "22"]) == 2
+    assert "fewer than 22" in capsys.readouterr().err
 
 
 def test_the_same_file_twice_counts_once(folders: Path, tmp_path: Path, bundle: Path) -> None:
@@ -400,15 +492,19 @@ def test_a_folder_that_is_in_use_is_not_overwritten(
 
 
 @pytest.fixture(scope="module")
-def on_jtsc(data: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The figures of one trial on every third cell of the set."""
-    some = tmp_path_factory.mktemp("jtsc")
-    for folder in sorted((data / "jtsc").iterdir()):
-        pictures = sorted(folder.iterdir())[::3]
-        (some / folder.name).mkdir()
-        for picture in pictures:
-            (some / folder.name / picture.name).symlink_to(picture)
-    figures = trial(bundle, some, labelled=60, draws=2)
+def opened(bundle: Path) -> Opened:
+    return open_bundle(bundle)
+
+
+@pytest.fixture(scope="module")
+def jtsc(data: Path, opened: Opened) -> LocalCells:
+    return adapting.see(opened, read_pictures(data / "jtsc", opened.card.labels))
+
+
+@pytest.fixture(scope="module")
+def on_jtsc(jtsc: LocalCells, opened: Opened) -> dict[str, Any]:
+    """The figures of two draws, whole procedure."""
+    figures = drawn_again(opened, jtsc, labelled=100, draws=2)
     print(json.dumps(figures))
     return figures
 
@@ -420,6 +516,27 @@ def test_another_microscope_is_named_better_after_adapting(on_jtsc: dict[str, An
         assert draw["junk_refused"] >= 0.9
 
 
-@pytest.mark.xfail(strict=True, reason="the gate of version 1.1.0 lets more drawn junk through than that of 1.0.0 did")
+def test_a_hundred_labels_halve_the_errors_on_another_microscope(jtsc: LocalCells, opened: Opened) -> None:
+    """The fit alone, over 25 draws: one draw of 199 cells to test on is off by 0.02, their mean hardly."""
+    head, source = opened.served.head, opened.served.source
+    directions = directions_for(jtsc, source)
+    names, sizes = np.unique(jtsc.labels, return_counts=True)
+    is_common = np.isin(jtsc.labels, names[sizes >= COMMON])
+    before: list[float] = []
+    after: list[float] = []
+    for seed in range(25):
+        drawn = stratified_draw(jtsc.labels, 100, seed)
+        seen_groups = {jtsc.groups[index] for index in drawn}
+        rest = np.flatnonzero(is_common & ~np.isin(jtsc.groups, list(seen_groups)))
+        corrected = corrected_head(head, jtsc.chosen(drawn), source, directions)
+        for own, views, errors in ((head, 1, before), (corrected, 8, after)):
+            logits = own.logits(as_served(jtsc.pooled[rest], views))
+            errors.append(float((logits.argmax(axis=1) != jtsc.labels[rest]).mean()))
+    print(f"errors {np.mean(before):.4f} -> {np.mean(after):.4f}; the first five {np.mean(after[:5]):.4f}")
+    assert np.mean(after) <= 0.5 * np.mean(before)
+    # Measured 0.1092 in the draws that `adapt_trial` makes by default, where half of the error is 0.1097.
+    assert np.mean(after[:5]) == pytest.approx(0.109, abs=0.005)
+
+
 def test_an_adapted_gate_refuses_nearly_all_drawn_junk(on_jtsc: dict[str, Any]) -> None:
     assert min(draw["junk_refused"] for draw in on_jtsc["per_draw"]) >= 0.95

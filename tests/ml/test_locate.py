@@ -6,7 +6,7 @@ import pytest
 
 from ml.boxes import read_boxes
 from ml.images import decode
-from ml.locate import MOST_LEUKOCYTES, find_leukocytes
+from ml.locate import MOST_LEUKOCYTES, balance_white, find_leukocytes, stain_score
 
 from .smears import CYTOPLASM, NUCLEUS, draw_field
 
@@ -52,6 +52,23 @@ def test_a_small_dark_lymphocyte_counts_beside_a_large_pale_cell() -> None:
     field = draw_field(640, 480, [(170, 240, 180)])
     cv2.circle(field, (480, 240), 38, (62, 30, 92), -1, cv2.LINE_AA)
     assert len(find_leukocytes(field)) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_score_is_what_its_formula_says_to_the_last_bit(seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (150, 149, 3), np.uint8)
+    grey = cv2.cvtColor(noise, cv2.COLOR_RGB2GRAY)
+    brightest = np.sort(grey, axis=None)[grey.size * 3 // 4]
+    white = np.array(cv2.mean(noise, (grey >= brightest).astype(np.uint8))[:3], np.float32)
+    factors = (235.0 / np.maximum(white, 80)).astype(np.float32)
+    balanced = balance_white(noise)
+    for channel, factor in enumerate(factors):
+        wanted = np.minimum(noise[..., channel].astype(np.float32) * factor, np.float32(255))
+        assert np.array_equal(balanced[channel], wanted)
+    red, green, blue = balanced
+    violet = np.maximum(np.minimum(red, blue) - green + (blue - red) / 2, 0)
+    violet *= 255 / (np.maximum(np.maximum(red, green), blue) + np.float32(64))
+    assert np.array_equal(stain_score(red, green, blue), cv2.GaussianBlur(violet, (0, 0), 1.6))
 
 
 def test_platelets_are_no_leukocytes() -> None:

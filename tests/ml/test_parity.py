@@ -22,12 +22,26 @@ def small() -> SmallNetwork:
 
 
 def test_litert_agrees_with_keras(small: SmallNetwork) -> None:
-    maps, logits = small.runtime.run(small.pictures)
+    maps, logits, texture = small.runtime.run(small.pictures)
     keras_maps, keras_logits = small.keras(network_input(small.pictures), training=False)
     assert logits.shape == (9, CLASSES)
     assert logits.std() > 0.01
     assert np.abs(maps - keras_maps.numpy()).max() < 1e-3
     assert np.abs(logits - keras_logits.numpy()).max() < 1e-3
+    channels = earlier_layer(small, "block_13_expand_relu")
+    assert texture.shape == (9, 2 * channels.shape[-1])
+    expected = np.concatenate([channels.mean(axis=(1, 2)), channels.std(axis=(1, 2))], axis=1)
+    assert expected.std() > 0.01
+    assert np.abs(texture - expected).max() < 1e-3
+
+
+def earlier_layer(small: SmallNetwork, name: str) -> np.ndarray:
+    """What a layer of the backbone makes of the pictures, by Keras: (n, h, w, channels)."""
+    import keras
+
+    backbone = small.keras.layers[1]
+    layer = keras.Model(backbone.inputs, backbone.get_layer(name).output)
+    return np.asarray(layer(network_input(small.pictures), training=False))
 
 
 def test_export_prints_nothing_where_the_json_goes(small: SmallNetwork) -> None:
@@ -57,7 +71,7 @@ def test_a_heat_map_without_evidence_is_none_and_not_blank(small: SmallNetwork) 
 
 def test_the_shipped_head_belongs_to_the_shipped_network(predictor: LiteRTPredictor) -> None:
     pixels = np.stack([predictor.prepare(encoded(draw_cell(seed=seed))).pixels for seed in range(3)])
-    maps, logits = predictor.runtime.run(pixels)
+    maps, logits, _ = predictor.runtime.run(pixels)
     assert np.abs(predictor.head.logits(maps.mean(axis=(1, 2))) - logits).max() < 1e-3
 
 

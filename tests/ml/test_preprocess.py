@@ -1,12 +1,13 @@
 import tracemalloc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from ml.dataset import load_scene
 from ml.examples import serving_view
-from ml.images import decode
+from ml.images import average_areas, decode
 from ml.preprocess import (
     INPUT_SIZE,
     PreparedCell,
@@ -125,6 +126,17 @@ def test_black_corners_become_background() -> None:
     assert fill_black_corners(field) is field
 
 
+def test_black_corners_of_a_turned_single_cell_become_background_too() -> None:
+    turn = cv2.getRotationMatrix2D((75, 75), 30, 1)
+    turned = np.asarray(cv2.warpAffine(draw_cell(INPUT_SIZE), turn, (INPUT_SIZE, INPUT_SIZE)), np.uint8)
+    assert turned[:15, :15].max() == 0
+    prepared = prepare_cell(turned)
+    assert prepared.found == "single_cell"
+    assert difference(prepared.pixels[:15, :15], np.array(BACKGROUND)) < 15
+    middle = slice(50, 100)
+    assert np.array_equal(prepared.pixels[middle, middle], turned[middle, middle])
+
+
 def test_an_all_black_picture_is_survived() -> None:
     assert prepare_cell(np.zeros((240, 320, 3), np.uint8)).found == "no_leukocyte"
 
@@ -134,6 +146,27 @@ def test_padding_is_background() -> None:
     assert padded.shape == (120, 120, 3)
     assert difference(padded[0, 0], np.array(BACKGROUND)) < 6
     assert difference(background_colour(draw_cell()), np.array(BACKGROUND)) < 6
+
+
+@pytest.mark.parametrize("shape", [(363, 363), (64, 64), (97, 1301), (1, 50), (4, 1), (1, 1)])
+def test_background_is_the_median_of_the_brightest_quarter(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
+    small = picture[:: max(1, shape[0] // 64), :: max(1, shape[1] // 64)].reshape(-1, 3)
+    brightness = small.sum(axis=1)
+    bright = small[brightness >= np.percentile(brightness, 75)]
+    assert background_colour(picture).tolist() == np.median(bright, axis=0).astype(np.uint8).tolist()
+
+
+# Odd and whole factors, one side unchanged or enlarged, and pictures on both sides of the limit for floats.
+@pytest.mark.parametrize("shape", [(363, 360), (151, 150), (149, 400), (150, 411), (300, 450), (719, 720), (722, 721)])
+@pytest.mark.parametrize("kind", ["noise", "white"])
+def test_areas_are_averaged_as_those_of_bytes_are(shape: tuple[int, int], kind: str) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (*shape, 3), np.uint8)
+    picture |= np.uint8(255 if kind == "white" else 0)
+    # A part of a larger picture, as a cut is.
+    for part in (picture, picture[: shape[0] - 1, 2:]):
+        of_bytes = cv2.resize(part, (150, 150), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(average_areas(part, 150, 150), of_bytes)
 
 
 def test_the_network_takes_minus_one_to_one() -> None:
