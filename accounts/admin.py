@@ -7,6 +7,7 @@ from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
@@ -22,7 +23,7 @@ from accounts import audit
 from accounts.admin_forms import LaboratoryPasswordForm, LaboratoryUserChangeForm, LaboratoryUserCreationForm
 from accounts.audit_desk import facts_list, found_by_id, in_words, seal_in_words, target_link
 from accounts.audit_filters import ActionFilter, ActorFilter, DaysFilter, TargetFilter
-from accounts.capped_paging import CappedPaginator
+from accounts.capped_paging import ListAhead
 from accounts.models import ApiToken, AuditEvent, Laboratory, User
 from accounts.roles import Verb
 from accounts.services import refuse_own_lockout, save_laboratory, save_user, take_over_account
@@ -220,9 +221,11 @@ class AuditEventAdmin(VerbAdmin):
     )
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    paginator = CappedPaginator
     fields = ("at", "act", "actor", "target", "facts_shown", "ip", "request_id", "sealed")
     readonly_fields = ("act", "target", "facts_shown", "sealed")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ListAhead
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEvent]:
         rows = super().get_queryset(request)

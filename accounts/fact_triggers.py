@@ -38,3 +38,12 @@ def insert_only(table: str) -> RunPython:
         install_fact_triggers(editor.connection, table)
 
     return RunPython(install, RunPython.noop)
+
+
+def insert_only_again(table: str) -> RunPython:
+    """The operation that guards a table on the way back, after what made it anew."""
+
+    def install(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
+        install_fact_triggers(editor.connection, table)
+
+    return RunPython(RunPython.noop, install)

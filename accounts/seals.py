@@ -190,10 +190,15 @@ def waiting_events() -> models.QuerySet[AuditEventToSeal]:
 # --- Reads -------------------------------------------------------------------------------------------------------
 def oldest_unsealed_age() -> timedelta | None:
     """How long the oldest event has waited for its seal; None where none waits. More than a minute: nobody seals."""
+    oldest = unsealed_events().aggregate(oldest=models.Min("at"))["oldest"]
+    return None if oldest is None else max(timezone.now() - oldest, timedelta())
+
+
+def unsealed_events() -> models.QuerySet[AuditEventToSeal]:
+    """What waits for its seal, with `at`."""
     # From the few that wait to their times: over a join SQLite would begin at the oldest event of all.
     at = models.Subquery(AuditEvent.objects.filter(pk=models.OuterRef("pk")).order_by().values("at"))
-    oldest = AuditEventToSeal.objects.annotate(at=at).aggregate(oldest=models.Min("at"))["oldest"]
-    return None if oldest is None else max(timezone.now() - oldest, timedelta())
+    return AuditEventToSeal.objects.annotate(at=at)
 
 
 def waits_for_seal(event: AuditEvent) -> bool:

@@ -8,6 +8,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from tempfile import NamedTemporaryFile
+from types import MappingProxyType
 from typing import Any
 
 from bench.instance import DATABASES, MeasuredInstance, Servers, instance, servers
@@ -21,19 +23,25 @@ SECONDS = 3600
 
 def growth(of: Servers, database: str, images: int = LARGE) -> dict[str, Any]:
     """Of each page: median and processor ms at both sizes, the ratios, the queries, the plan of the slowest query."""
-    small, large = pages_with(of, database, SMALL), pages_with(of, database, images)
+    small = pages_with(of, database, SMALL)
+    large = pages_with(of, database, images, like=small)
     found = {page: compared(small[page], large[page]) for page in large if page in small}
     grown = sum(figures["processor_ratio"] > MOST for figures in found.values())
     say(f"growth, {database}: {grown} of {len(found)} pages take more than {MOST} times the processor time")
     return found
 
 
-def pages_with(of: Servers, database: str, images: int) -> dict[str, Any]:
-    """What `bench.pages` measures in an instance that holds so many images."""
+def pages_with(
+    of: Servers, database: str, images: int, like: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What `bench.pages` measures in an instance that holds so many images; lists show no more rows than in `like`."""
     say(f"growth, {database}: {images:,} images ...")
     with instance(of, database) as made:
         told(made, "bench.many_rows", str(images))
-        pages: dict[str, Any] = json.loads(told(made, "bench.pages"))
+        with NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(dict(like), file)
+            file.flush()
+            pages: dict[str, Any] = json.loads(told(made, "bench.pages", "--like", file.name))
     return pages
 
 

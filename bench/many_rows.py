@@ -223,7 +223,8 @@ class History:
                 "verdict": f"CASE WHEN i % 777 = 0 THEN 'UNUSABLE' WHEN {ABSTAINED} OR i % 50 = 0 THEN 'CORRECTED' "
                 "ELSE 'CONFIRMED' END",
                 "final_label": f"CASE WHEN i % 777 = 0 THEN '' WHEN {ABSTAINED} THEN 'lymphocyte' "
-                f"WHEN i % 50 = 0 THEN 'monocyte' ELSE {SAID} END",
+                f"WHEN i % 50 = 0 THEN CASE {SAID} WHEN 'monocyte' THEN 'lymphocyte' ELSE 'monocyte' END "
+                f"ELSE {SAID} END",
                 "created_at": before_now(f"{self.age} - 600"),
             },
             where=self.reviewed,
@@ -231,7 +232,7 @@ class History:
 
     def add_voids(self) -> None:
         about = {"reason": "'Entered in error'", "at": before_now(f"{self.case_age} - 200")}
-        by = {"by_id": self.people.reader("i")}
+        by = {"by_id": self.people.reader("i"), "laboratory_id": self.people.laboratory("i")}
         fill(
             Void,
             self.cases - OPEN,
@@ -254,6 +255,7 @@ class History:
             {
                 "id": digest("report", "i"),
                 "case_id": digest("case", "i"),
+                "laboratory_id": self.people.laboratory("i"),
                 "version": "1",
                 "kind": "'released'",
                 "payload_json": "'" + content.replace("'", "''") + "'",

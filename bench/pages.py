@@ -1,25 +1,32 @@
-"""How long pages and lists take in this instance (`bench.inside bench.pages [WORDS]`): one JSON object on stdout.
+"""How long pages and lists take in this instance (`bench.inside bench.pages [--like FILE] [WORDS]`): JSON on stdout.
 
 People of every role ask, in this process, so that nothing but the page is measured. `WORDS` measure only the pages
-whose names hold them. The pages themselves stand in `bench.asked`.
+whose names hold them. `FILE` is what this said of a smaller instance: a list that showed few rows there shows as many
+here, for rows that are shown cost the same with every history. The pages themselves stand in `bench.asked`.
 """
 
+import argparse
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 from django.conf import settings
+from django.contrib import admin
 from django.core.cache import cache
 from django.db import Error, connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Laboratory
 from bench.asked import questions
-from classifier import desk_days, kept_totals
+from classifier import desk_days, exports, kept_totals
+from classifier.paging import NewestFirst
 from ml.progress import Progress
 
 ROUNDS = 5
@@ -28,23 +35,33 @@ LONGEST_LINE = 500
 
 
 class Processor:
-    """Seconds of processor time of this process, and of the PostgreSQL processes that work for it."""
+    """Seconds of processor time of this process and of the PostgreSQL process that works for it.
+
+    `children_seconds` is what its helpers used, counted with their parent once they have ended, in steps of 10 ms.
+    """
 
     def __init__(self) -> None:
-        self.server: list[psutil.Process] = []
+        self.backend = self.postmaster = None
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
-                backend = psutil.Process(cursor.fetchone()[0])
-            self.server = [backend, *([backend.parent()] if backend.parent() else [])]  # type: ignore[list-item]
+                self.backend = psutil.Process(cursor.fetchone()[0])
+            self.postmaster = self.backend.parent()
 
     def seconds(self) -> float:
         used = time.process_time()
-        for place, process in enumerate(self.server):
-            times = process.cpu_times()
-            # What parallel workers used is counted with their parent, once they have ended.
-            used += times.children_user + times.children_system if place else times.user + times.system
+        if self.backend:
+            schedule = Path(f"/proc/{self.backend.pid}/schedstat")
+            times = self.backend.cpu_times()
+            # Linux tells nanoseconds here, and steps of 10 ms there.
+            used += int(schedule.read_text().split()[0]) / 1e9 if schedule.exists() else times.user + times.system
         return used
+
+    def children_seconds(self) -> float:
+        if not self.postmaster:
+            return 0.0
+        times = self.postmaster.cpu_times()
+        return times.children_user + times.children_system
 
 
 def first_ms(ask: Callable[[], object]) -> float | None:
@@ -65,20 +82,49 @@ def elapsed_ms(ask: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
+def rows_in(answer: object) -> int | None:
+    """How many rows a list of the desk, of the API or of an export shows; None for anything else."""
+    if isinstance(answer, bytes) and answer.startswith(b"{"):
+        results = json.loads(answer).get("results")
+        return len(results) if isinstance(results, list) else None
+    if isinstance(answer, bytes):
+        return answer.count(b'<th class="field-') if b'id="changelist"' in answer else None
+    return len(answer) if isinstance(answer, list) else None
+
+
+@contextmanager
+def at_most(rows: int | None) -> Iterator[None]:
+    """Lists show no more rows than these."""
+    if rows is None:
+        yield
+        return
+    sizes: list[tuple[object, str]] = [(page, "list_per_page") for page in admin.site._registry.values()]
+    sizes += [(NewestFirst, "page_size"), (NewestFirst, "max_page_size"), (exports, "CHUNK")]
+    with ExitStack() as changed:
+        for place, name in sizes:
+            changed.enter_context(patch.object(place, name, min(getattr(place, name), max(1, rows))))
+        yield
+
+
 def measured(ask: Callable[[], object], processor: Processor) -> dict[str, Any]:
     first = first_ms(ask)
+    rows = rows_in(ask())
     times: list[float] = []
-    before = processor.seconds()
+    used: list[float] = []
+    helpers = processor.children_seconds()
     while len(times) < ROUNDS and sum(times) < 1000 * LONGEST_SECONDS:
+        before = processor.seconds()
         times.append(elapsed_ms(ask))
-    used = 1000 * (processor.seconds() - before) / len(times)
+        used.append(1000 * (processor.seconds() - before))
+    helped = 1000 * (processor.children_seconds() - helpers) / len(times)
     with CaptureQueriesContext(connection) as queries:
         ask()
     return {
         **({} if first is None else {"first_ms": first}),
+        **({} if rows is None else {"rows": rows}),
         "median_ms": statistics.median(times),
         "least_ms": min(times),
-        "processor_ms": used,
+        "processor_ms": statistics.median(used) + helped,
         "queries": len(queries),
         "plan": plan(queries.captured_queries),
     }
@@ -101,12 +147,19 @@ def plan(queries: list[dict[str, str]]) -> list[str]:
     return [line[:LONGEST_LINE] for line in (f"{slowest['time']} s", slowest["sql"], *rows)]
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.inside bench.pages", description=__doc__)
+    parser.add_argument("--like", type=Path, help="what this said of a smaller instance")
+    parser.add_argument("words", nargs="*")
+    given = parser.parse_args(arguments)
+    smaller = json.loads(given.like.read_text()) if given.like else {}
     settings.ALLOWED_HOSTS = ["*"]
+    words = given.words
     chosen = {name: ask for name, ask in questions().items() if not words or any(word in name for word in words)}
     processor, progress = Processor(), Progress("pages", len(chosen))
     found = {}
     for name, ask in chosen.items():
-        found[name] = measured(ask, processor)
+        with at_most(smaller.get(name, {}).get("rows")):
+            found[name] = measured(ask, processor)
         progress.advance(note=f"{name}: {found[name]['median_ms']:.0f} ms")
     json.dump(found, sys.stdout)

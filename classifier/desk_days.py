@@ -142,8 +142,7 @@ def changed_days(laboratory: Laboratory, since: datetime) -> set[date] | None:
     """The days that facts of this moment or later are about; None where these are many."""
     # The first review of an image changes no other day than its own.
     again = Review.objects.filter(laboratory=laboratory, created_at__gte=since, previous__isnull=False).order_by()
-    own = Q(image__laboratory=laboratory) | Q(case__laboratory=laboratory)
-    voids = Void.objects.filter(own, at__gte=since).order_by()
+    voids = Void.objects.filter(laboratory=laboratory, at__gte=since).order_by()
     images = list(again.values_list("image", flat=True)[:MOST_CHANGES])
     void = list(voids.values_list("image", "case")[:MOST_CHANGES])
     of_cases: list[UUID] = []

@@ -7,10 +7,11 @@ joins a table that could show a row twice, so nothing is ever made distinct.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from accounts.audit_filters import MACHINE
@@ -27,6 +28,7 @@ from classifier.few_rows import (
     predictions_called,
     reviews_by_reading,
     uploaded_by,
+    void_images,
 )
 from classifier.models import (
     CELL_TYPE_CHOICES,
@@ -163,7 +165,7 @@ def nothing(_: Laboratory | None) -> Choices:
 
 
 def model_versions(_: Laboratory | None) -> Choices:
-    return [(str(version.pk), str(version)) for version in ModelVersion.objects.all()]
+    return [(str(version.pk), str(version)) for version in ModelVersion.objects.defer("metrics")]
 
 
 def people(laboratory: Laboratory | None) -> Choices:
@@ -202,11 +204,13 @@ def yes_or_no(name: str, title: str, condition: Q, among: Among | None = None) -
     )
 
 
-def void_or_not(path: str) -> DeskFilter:
-    """Whether the image or its whole case is void."""
+def void_or_not(path: str = "") -> DeskFilter:
+    """Whether the image, `path` from the row if it is none, or its whole case is void."""
+    to = f"{path}__" if path else ""
     # By the column of the join: PostgreSQL reads that as what it is, and takes `void.id` for next to nothing.
-    of_image = Q(**{f"{path}__void__image__isnull": False})
-    return yes_or_no("void", "Entered in error", of_image | Q(**{f"{path}__case__status": "void"}))
+    of_image = Q(**{f"{to}void__image__isnull": False})
+    among = partial(void_images, column=path or "pk")
+    return yes_or_no("void", "Entered in error", of_image | Q(**{f"{to}case__status": "void"}), among)
 
 
 def counts_now() -> Q:
@@ -216,33 +220,34 @@ def counts_now() -> Q:
 
 
 READ = (Verdict.CONFIRMED, Verdict.CORRECTED)
-
-
-def by_reading(rows: Rows, reading: str, *, verdict: str, final: str, said: str) -> Rows:
-    """By what a review made of a prediction; the three are the paths to its verdict, its class, and the model's."""
-    if reading == "unusable":
-        return rows.filter(**{verdict: Verdict.UNUSABLE})
-    classed = rows.filter(**{f"{verdict}__in": READ})
-    if reading == "read":
-        return classed
-    if reading == "agreed":
-        return classed.filter(**{final: F(said)})
-    if reading == "identified":
-        return classed.filter(**{said: ""})
-    return classed.exclude(**{said: ""}).exclude(**{final: F(said)})
+# The service sees to it that a confirmation names the model's class, and a correction another one.
+VERDICTS_OF: dict[str, Sequence[Verdict]] = {
+    "read": READ,
+    "agreed": (Verdict.CONFIRMED,),
+    "overridden": (Verdict.CORRECTED,),
+    "identified": (Verdict.CORRECTED,),
+    "unusable": (Verdict.UNUSABLE,),
+}
+# What the model said, where that is part of the question.
+LABELS_OF: dict[str, Q] = {"overridden": ~Q(label=""), "identified": Q(label="")}
 
 
 def predictions_read(rows: Rows, reading: str) -> Rows:
     """By what the review that counts says, where it is about this very prediction."""
     if reading == "unread":
         return rows.filter(image__current_review=None)
-    about_it = Review.objects.filter(counts_now(), prediction=OuterRef("pk")).order_by()
-    return rows.filter(Exists(reviews_read(about_it, reading)))
+    if reading in LABELS_OF:
+        rows = rows.filter(LABELS_OF[reading])
+    about_it = Review.objects.filter(counts_now(), prediction=OuterRef("pk"), verdict__in=VERDICTS_OF[reading])
+    return rows.filter(Exists(about_it.order_by()))
 
 
 def reviews_read(rows: Rows, reading: str) -> Rows:
     """The same question asked of a review; `unread` has no meaning here."""
-    return by_reading(rows, reading, verdict="verdict", final="final_label", said="prediction__label")
+    rows = rows.filter(verdict__in=VERDICTS_OF[reading])
+    if reading == "overridden":
+        return rows.exclude(prediction__label="")
+    return rows.filter(prediction__label="") if reading == "identified" else rows
 
 
 PREDICTION_FILTERS = (
@@ -251,8 +256,9 @@ PREDICTION_FILTERS = (
     labelled("said", "What the model said", "label"),
     cell_type("suggested", "Its best guess", "suggestion"),
     coded("confidence", "Confidence", [(code, band[2]) for code, band in BANDS.items()], in_band),
-    yes_or_no("abstained", "Abstained", Q(abstained=True)),
-    coded("reason", "Why it abstained", REASONS, lambda rows, code: rows.filter(reason_code=code)),
+    # Without a class, as whatever abstains is: said, it leads to the index of the classes.
+    yes_or_no("abstained", "Abstained", Q(abstained=True, label="")),
+    coded("reason", "Why it abstained", REASONS, lambda rows, code: rows.filter(label="", reason_code=code)),
     coded("reading", "What became of it", READINGS, predictions_read, predictions_by_reading),
     cell_type("final", "What the reader said", "image__current_review__final_label", images_read_as),
     person("reader", "Reader", "image__current_review__reader", images_with_review_by),
@@ -303,7 +309,7 @@ IMAGE_FILTERS = (
         lambda rows, code: rows.filter(status=ImageStatus.FAILED, failure_code=code),
     ),
     person("uploader", "Uploaded by", "uploaded_by", uploaded_by),
-    yes_or_no("void", "Entered in error", Q(void__image__isnull=False) | Q(case__status="void")),
+    void_or_not(),
 )
 CASE_FILTERS = (
     *days("opened_at"),

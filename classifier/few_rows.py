@@ -10,10 +10,10 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from classifier.models import CellImage, Prediction, Review, Verdict
+from classifier.models import Case, CellImage, Prediction, Review, Verdict, Void
 
 # Beyond this a list meets enough of them on its way.
-FEW = 2000
+FEW = 1000
 Keys = list[Any] | None
 # Of a laboratory, for the value of a filter: a column, and what it holds wherever the filter fits; None: not few.
 Among = Callable[[UUID | None, str], tuple[str, Keys]]
@@ -21,7 +21,8 @@ Among = Callable[[UUID | None, str], tuple[str, Keys]]
 
 def few(rows: QuerySet[Any], column: str) -> Keys:
     """The values of the column, without repetition; None where there are more rows than a few."""
-    found = list(rows.order_by().values_list(column, flat=True)[: FEW + 1])
+    # In the order of the lists, so that databases take the index that holds the columns of the filter.
+    found = list(rows.values_list(column, flat=True)[: FEW + 1])
     return None if len(found) > FEW else list(set(found))
 
 
@@ -59,14 +60,23 @@ def predictions_called(laboratory_id: UUID | None, label: str) -> tuple[str, Key
 
 
 def predictions_by_reading(laboratory_id: UUID | None, reading: str) -> tuple[str, Keys]:
-    if reading == "unusable":
-        return "pk", few(Review.objects.filter(laboratory=laboratory_id, verdict=Verdict.UNUSABLE), "prediction")
-    own = Prediction.objects.filter(laboratory=laboratory_id, label="")
-    return "pk", few(own, "pk") if reading == "identified" else None
+    said = {"unusable": Verdict.UNUSABLE, "overridden": Verdict.CORRECTED}
+    if reading not in said:
+        return "pk", None
+    return "pk", few(Review.objects.filter(laboratory=laboratory_id, verdict=said[reading]), "prediction")
 
 
 def reviews_by_reading(laboratory_id: UUID | None, reading: str) -> tuple[str, Keys]:
     return predictions_called(laboratory_id, "") if reading == "identified" else ("pk", None)
+
+
+def void_images(laboratory_id: UUID | None, void: str, *, column: str) -> tuple[str, Keys]:
+    """Of one image each, or of all images of a void case."""
+    if void != "yes":
+        return column, None
+    own = Void.objects.filter(laboratory=laboratory_id, image__isnull=False)
+    of_cases = CellImage.objects.filter(case__in=Case.objects.filter(laboratory=laboratory_id, status="void"))
+    return column, together(few(own, "image"), few(of_cases, "pk"))
 
 
 def no_longer_counting(laboratory_id: UUID | None, counts: str) -> tuple[str, Keys]:

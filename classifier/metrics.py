@@ -12,7 +12,7 @@ from django.db.models import Count, Min, QuerySet
 from django.utils import timezone
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from accounts.models import AuditEventToSeal
+from accounts.seals import unsealed_events
 from classifier import worker_counts
 from classifier.kept_totals import images_by_status
 from classifier.models import Batch, CellImage, Export, ImageStatus, ModelVersion, Priority, WebhookMessage
@@ -25,7 +25,7 @@ Totals = dict[Figure, float]
 def families() -> Iterator[Metric]:
     """Everything that needs the database. Raises DatabaseError."""
     totals = worker_counts.totals()
-    names = {str(version.pk): str(version) for version in ModelVersion.objects.all()}
+    names = {str(version.pk): str(version) for version in ModelVersion.objects.defer("metrics")}
     yield from queue()
     yield from workers()
     yield from models(names)
@@ -80,7 +80,7 @@ def models(names: dict[str, str]) -> Iterator[Metric]:
     active = GaugeMetricFamily(
         "hematovision_active_model_info", "The model that new images are classified with.", labels=["model", "sha256"]
     )
-    for version in ModelVersion.objects.filter(active=True):
+    for version in ModelVersion.objects.filter(active=True).defer("metrics"):
         active.add_metric([names[str(version.pk)], version.sha256], 1)
     yield active
 
@@ -143,11 +143,10 @@ def waiting_rows() -> Iterator[Metric]:
     """What else waits for the machine: how much, and for how long the oldest has."""
     due = WebhookMessage.objects.filter(next_try_at__isnull=False)
     exports = Export.objects.filter(finished_at=None)
-    sealing = AuditEventToSeal.objects.aggregate(count=Count("*"), oldest=Min("event__at"))
     for name, words, row in (
         ("webhooks_waiting", "Webhook messages that are not acknowledged yet", oldest_of(due, "at")),
         ("exports_waiting", "Exports that are not written yet", oldest_of(exports, "requested_at")),
-        ("audit_unsealed", "Audit events that no seal lists yet", sealing),
+        ("audit_unsealed", "Audit events that no seal lists yet", oldest_of(unsealed_events(), "at")),
     ):
         yield GaugeMetricFamily(f"hematovision_{name}", f"{words}.", row["count"])
         yield GaugeMetricFamily(

@@ -58,6 +58,8 @@ def worklist(user: User, wanted: WorklistFilter) -> CaseQuerySet:
             cases = cases.filter(pk__in=list(own.values_list("case", flat=True).distinct()))
     if wanted.unidentified:
         cases = cases.filter(Exists(_predictions(label="", image__status=ImageStatus.CLASSIFIED)))
+        unread = few(CellImage.objects.filter(laboratory=user.laboratory_id, status=ImageStatus.CLASSIFIED), "case")
+        cases = cases if unread is None else cases.filter(pk__in=unread)
     if wanted.reviewer:
         cases = cases.filter(Exists(_images(current_review__reader=wanted.reviewer)))
     if wanted.assigned:

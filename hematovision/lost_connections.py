@@ -11,5 +11,7 @@ POSTGRESQL = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
-    "options": "-c idle_in_transaction_session_timeout=60s -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10",
+    "options": "-c idle_in_transaction_session_timeout=60s -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10"
+    # A helper's start costs more than a page's query.
+    " -c max_parallel_workers_per_gather=0",
 }

@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.models import Laboratory, User
+from accounts.audit import record
+from accounts.models import AuditEvent, Laboratory, User
 from accounts.roles import Role
 from classifier import services
 from classifier.admin.desk import DeskAdmin, readable
@@ -291,7 +292,7 @@ def test_list_is_narrowed_by_its_filters_and_by_nothing_else(sign_in: SignIn, au
         assert sign_in(auditor).get(url, {other: "x"}).status_code == 400
 
 
-def test_list_counts_to_a_thousand_and_no_further(
+def test_list_ends_after_a_thousand_rows_and_counts_them_only_when_asked(
     sign_in: SignIn, auditor: User, technologist: User, case: Case, model_version: ModelVersion
 ) -> None:
     row = image_in_state("classified", case=case, uploaded_by=technologist)
@@ -303,10 +304,56 @@ def test_list_counts_to_a_thousand_and_no_further(
     client = sign_in(auditor)
     url = reverse("admin:classifier_cellimage_changelist")
 
-    assert "1,000+ cell images" in client.get(url).content.decode()
-    assert "2 cell images" not in client.get(url).content.decode()
-    assert client.get(url, {"p": "20"}).status_code == 200
-    assert client.get(url, {"p": "21"}).status_code == 302
+    def page(**query: str) -> str:
+        with CaptureQueriesContext(connection) as captured:
+            content = client.get(url, query).content.decode()
+        asked = [query["sql"] for query in captured if "LIMIT 10001" in query["sql"]]
+        assert bool(asked) == ("all" in query)
+        return " ".join(content.partition('<p class="paginator">')[2].partition("</p>")[0].split())
+
+    first, last = page(), page(p="20")
+    assert "1 to 50 of more than 50 cell images" in first
+    assert "?p=2" in first
+    assert "?p=3" not in first
+    assert "narrow the list" not in first
+    assert "951 to 1000 of more than 1000 cell images" in last
+    assert "narrow the list" in last
+    assert "?p=21" not in last
+    assert "Count them" in first
+    assert "51 to 100 of 1006 cell images" in page(p="2", all="")
+    for beyond in ("21", "0", "-1"):
+        assert client.get(url, {"p": beyond}).status_code == 302
+
+
+def test_last_page_of_a_list_says_how_long_it_is(
+    sign_in: SignIn, auditor: User, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin.site.get_model_admin(CellImage), "list_per_page", 2)
+    for _ in range(3):
+        make_image("classified")
+    client = sign_in(auditor)
+    url = reverse("admin:classifier_cellimage_changelist")
+
+    pages = [" ".join(client.get(url, {"p": number}).content.decode().split()) for number in ("1", "2")]
+
+    assert "1 to 2 of more than 2 cell images" in pages[0]
+    assert "3 cell images" in pages[1]
+    assert "Count them" not in pages[1]
+    assert client.get(url, {"p": "3"}).status_code == 302
+
+
+def test_search_names_no_length_that_nobody_counted(
+    sign_in: SignIn, auditor: User, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin.site.get_model_admin(AuditEvent), "list_per_page", 2)
+    for _ in range(3):
+        record(actor=auditor, action="case_viewed", target=case)
+    client = sign_in(auditor)
+
+    page = client.get(reverse("admin:accounts_auditevent_changelist"), {"q": str(case.pk)}).content.decode()
+
+    assert "1 to 2 of more than 2 audit events" in " ".join(page.split())
+    assert "result" not in re.sub(r"<[^>]+>", " ", page.partition('id="changelist-search"')[2].partition("</form>")[0])
 
 
 def test_list_of_many_rows_takes_as_many_queries_as_one_of_few(read: Read, sign_in: SignIn, auditor: User) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from django.contrib import admin
 from django.core.cache import cache
 
 from bench import pages, report, through_http
@@ -17,8 +18,9 @@ from bench.growth import compared
 from bench.instance import seconds_of, servers
 from bench.pictures import NoPictures, real_pictures
 from bench.soak import growth_of
-from classifier import kept_totals
+from classifier import exports, kept_totals
 from classifier.kept_totals import images_by_laboratory, predictions_by_version
+from classifier.paging import NewestFirst
 from tests.faults.instance import pictures
 
 KEYS = {
@@ -125,6 +127,19 @@ def test_first_call_is_told_of_pages_that_ask_for_kept_totals() -> None:
     assert asked == [{}, {}]
     assert set(cache.get_many(kept_totals.KEPT)) == set(kept_totals.KEPT)
     assert pages.first_ms(lambda: None) is None
+
+
+def test_list_of_the_bench_shows_no_more_rows_than_the_smaller_one_did() -> None:
+    desk = [page.list_per_page for page in admin.site._registry.values()]
+    with pages.at_most(3):
+        assert {page.list_per_page for page in admin.site._registry.values()} == {3}
+        assert (NewestFirst.page_size, exports.CHUNK) == (3, 3)
+    assert [page.list_per_page for page in admin.site._registry.values()] == desk
+    assert exports.CHUNK > 3
+    assert pages.rows_in(b'{"results": [1, 2]}') == 2
+    assert pages.rows_in(b'<div id="changelist"><tr><th class="field-at"></th></tr></div>') == 1
+    assert pages.rows_in(["row"]) == 1
+    assert pages.rows_in(b"<html>") is pages.rows_in(None) is None
 
 
 def test_processor_time_of_a_child_that_has_ended_stays_counted() -> None:

@@ -10,6 +10,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.db.models import Count, F, Q
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
@@ -17,11 +18,14 @@ from classifier import services
 from classifier.audit_desk import images_per_status, versions_with_counts
 from classifier.desk_filters import PREDICTION_FILTERS, REVIEW_FILTERS, narrowed
 from classifier.kept_totals import IMAGES, KEPT, images_by_laboratory, images_by_status, predictions_by_version
-from classifier.models import Case, CellImage, ModelVersion, Prediction, Review
+from classifier.models import Case, CellImage, ModelVersion, Prediction, Report, Review, Void
 from classifier.services.images import restore_image
+from classifier.services.reports import release_report
 from classifier.uploads import AcceptedUpload
+from tests.conftest import PASSWORD
 from tests.factories import prediction_of
 from tests.pictures import jpeg_of_cell
+from tests.signing import ready_to_sign
 
 MakeImage = Callable[..., CellImage]
 LONG_AGO = timedelta(days=3)
@@ -39,6 +43,28 @@ def read(make_image: MakeImage, model_version: ModelVersion, reader: User) -> Ce
 def test_image_its_prediction_and_its_review_bear_the_laboratory_of_the_case(read: CellImage, case: Case) -> None:
     for row in (CellImage.objects.get(), Prediction.objects.get(), Review.objects.get()):
         assert row.laboratory_id == case.laboratory_id
+
+
+def test_voids_and_reports_bear_the_laboratory_of_what_they_are_about(
+    case: Case, make_image: MakeImage, model_version: ModelVersion, reader: User, technologist: User, stranger: User
+) -> None:
+    ready_to_sign(case, technologist=technologist, model_version=model_version)
+    release_report(actor=reader, case=case, password=PASSWORD)
+    case = services.open_case(actor=reader, accession_number="A-8")
+    images = [make_image("classified", case=case) for _ in range(3)]
+    services.void_image(actor=reader, image=images[0], reason="another patient")
+    kept = [CellImage.objects.get(pk=image.pk) for image in images[1:]]
+    with CaptureQueriesContext(connection) as captured:
+        Void.objects.bulk_create(
+            Void(image_id=image.pk, reason="blurred", by=reader, laboratory=stranger.laboratory) for image in kept
+        )
+    services.void_case(actor=reader, case=case, reason="another patient")
+
+    # One for the images, however many, and one that writes.
+    assert len([query for query in captured if query["sql"].startswith(("SELECT", "INSERT"))]) == 2
+    assert set(Void.objects.values_list("laboratory", flat=True)) == {case.laboratory_id}
+    assert Void.objects.count() == 4
+    assert Report.objects.get().laboratory_id == case.laboratory_id
 
 
 def test_laboratory_of_a_row_is_never_the_one_that_somebody_gives(
@@ -66,6 +92,11 @@ def test_laboratory_of_a_row_is_never_the_one_that_somebody_gives(
         (CellImage, ["laboratory", "status", "-uploaded_at", "-id"]),
         (Prediction, ["laboratory", "-created_at", "-id"]),
         (Review, ["laboratory", "-created_at", "-id"]),
+        (Review, ["laboratory", "verdict", "-created_at", "-id"]),
+        (Review, ["laboratory", "final_label", "-created_at", "-id"]),
+        (Prediction, ["laboratory", "label", "-created_at", "-id"]),
+        (Void, ["laboratory", "-at", "-id"]),
+        (Report, ["laboratory", "-signed_at", "-id"]),
     ],
 )
 def test_index_begins_with_the_laboratory_and_goes_on_in_the_order_of_the_list(model: Any, first: list[str]) -> None:
@@ -76,7 +107,7 @@ def test_images_that_somebody_sees_are_found_without_their_cases(reader: User) -
     assert "classifier_case" not in str(CellImage.objects.visible_to(reader).query)
 
 
-@pytest.mark.parametrize("name", ["cellimage", "prediction", "review"])
+@pytest.mark.parametrize("name", ["cellimage", "prediction", "review", "void", "report"])
 def test_list_of_the_desk_is_narrowed_by_the_rows_own_laboratory(auditor: User, name: str) -> None:
     request = RequestFactory().get("/")
     request.user = auditor

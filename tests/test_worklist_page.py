@@ -252,9 +252,9 @@ def test_queries_of_the_worklist_do_not_grow_with_its_rows(
     client = sign_in(request.getfixturevalue(who))
     query = {"cell_type": "basophil", "confidence_below": "99", "unidentified": "yes", "assigned": str(reader.pk)}
 
-    # Session, user, people, models, three that find the few images of a rare type (`classifier.few_rows`), cases,
-    # counts, tallies, settings, the laboratory's name, the bell.
-    with django_assert_num_queries(13):
+    # Session, user, people, models, three that find the few images of a rare type (`classifier.few_rows`) and one that
+    # finds what waits for a reader, cases, counts, tallies, settings, the laboratory's name, the bell.
+    with django_assert_num_queries(14):
         assert len(client.get(reverse("cases"), query).context["rows"]) == count
 
 

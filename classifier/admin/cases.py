@@ -3,10 +3,9 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from accounts.admin import signed_in
 from classifier.admin.desk import DeskAdmin
 from classifier.desk_filters import CASE_FILTERS, VOID_FILTERS
 from classifier.models import Case, Void
@@ -35,8 +34,3 @@ class VoidAdmin(DeskAdmin):
     desk_filters = VOID_FILTERS
     list_select_related = ("case", "image", "by")
     ordering = ("-at", "-id")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Void]:
-        laboratory = signed_in(request).laboratory_id
-        own = Q(case__laboratory=laboratory) | Q(image__case__laboratory=laboratory)
-        return Void.objects.filter(own) if laboratory else Void.objects.none()

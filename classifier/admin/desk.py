@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 
 from accounts.admin import VerbAdmin, signed_in
 from accounts.audit_filters import DaysFilter
-from accounts.capped_paging import CappedPaginator
+from accounts.capped_paging import ListAhead
 from classifier.desk_filters import NO_FILTERS, DeskFilter, begin_of
 from ml.labels import CELL_TYPES, display_name
 
@@ -28,10 +28,12 @@ class DeskAdmin(VerbAdmin):
     export_kind: ClassVar[str] = ""
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    paginator = CappedPaginator
     list_per_page = 50
     # No column but those that an index is in the order of.
     sortable_by: ClassVar[Any] = ()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ListAhead
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         dates = [DaysOf.field(each.field) for each in self.desk_filters if each.name == "from"]

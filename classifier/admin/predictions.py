@@ -30,8 +30,9 @@ class PredictionAdmin(DeskAdmin):
     sortable_by = ("created_at",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
-        # The list shows none of the large columns.
-        return super().get_queryset(request).defer("heat_map", "leukocytes", "probabilities", "conformal_set")
+        # The list shows none of the large columns; of its version a row shows the name, and its figures are long.
+        large = ("heat_map", "leukocytes", "probabilities", "conformal_set", "box", "model_version__metrics")
+        return super().get_queryset(request).defer(*large)
 
     @admin.display(description="the model said")
     def model_said(self, prediction: Prediction) -> str:
@@ -84,6 +85,7 @@ class ReviewAdmin(DeskAdmin):
                 "prediction__leukocytes",
                 "prediction__probabilities",
                 "prediction__conformal_set",
+                "prediction__box",
             )
         )
 

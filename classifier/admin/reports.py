@@ -11,7 +11,6 @@ from classifier.models import Amendment, Report
 class ReportAdmin(DeskAdmin):
     """Every version that was signed, and whether it still is what was signed."""
 
-    laboratory_path = "case__laboratory"
     list_display = ("signed_at", "case", "version", "kind", "signed_by", "whole")
     desk_filters = REPORT_FILTERS
     list_select_related = ("case", "signed_by")

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class LaboratoryKey(models.ForeignKey):
-    """The laboratory of the case or image that the row belongs to, copied whenever a row is written anew.
+    """The laboratory of the case or image that the row belongs to (`of`), copied whenever a row is written anew.
 
     A case never moves to another laboratory, so the copy never grows old.
     """

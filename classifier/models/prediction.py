@@ -66,6 +66,7 @@ class Prediction(Fact):
                 ],
                 name="prediction_laboratory_newest",
             ),
+            models.Index(fields=["laboratory", "label", "-created_at", "-id"], name="prediction_label_newest"),
         ]
 
     def __str__(self) -> str:

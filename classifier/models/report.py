@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from accounts.facts import Fact
 from classifier.models.case import Case
+from classifier.models.laboratory_key import LaboratoryKey
 
 
 class ReportKind(models.TextChoices):
@@ -29,6 +30,7 @@ class Report(Fact):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     case = models.ForeignKey(Case, models.PROTECT, related_name="reports")
+    laboratory = LaboratoryKey(of="case")
     version = models.PositiveIntegerField()
     kind = models.CharField(max_length=12, choices=ReportKind.choices)
     payload_json = models.TextField("frozen content")
@@ -45,6 +47,9 @@ class Report(Fact):
                 condition=Q(kind="released", version=1) | (~Q(kind="released") & Q(version__gt=1) & ~Q(reason="")),
                 name="later_versions_say_why",
             ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["laboratory", "-signed_at", "-id", "kind"], name="report_laboratory_newest"),
         ]
 
     def __str__(self) -> str:

@@ -69,6 +69,10 @@ class Review(Fact):
             models.Index(
                 fields=["laboratory", "-created_at", "-id", "verdict", "final_label"], name="review_laboratory_newest"
             ),
+            models.Index(
+                fields=["laboratory", "verdict", "-created_at", "-id", "final_label"], name="review_verdict_newest"
+            ),
+            models.Index(fields=["laboratory", "final_label", "-created_at", "-id"], name="review_label_newest"),
         ]
 
     def __str__(self) -> str:

@@ -1,15 +1,25 @@
 """The cure for a wrong patient or a wrong picture: taken out of everything that counts, and never gone."""
 
 import uuid
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, prefetch_related_objects
 
-from accounts.facts import Fact
+from accounts.facts import Fact, FactQuerySet
 from classifier.models.case import Case
 from classifier.models.image import CellImage
+from classifier.models.laboratory_key import LaboratoryKey
+
+
+class VoidQuerySet(FactQuerySet["Void"]):
+    def bulk_create(self, objs: Iterable["Void"], *args: Any, **options: Any) -> list["Void"]:
+        voids = list(objs)
+        # Their laboratory is asked for in one query, not for each of them.
+        prefetch_related_objects(voids, "case", "image")
+        return super().bulk_create(voids, *args, **options)
 
 
 class Void(Fact):
@@ -18,9 +28,12 @@ class Void(Fact):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     case = models.OneToOneField(Case, models.PROTECT, null=True, blank=True, related_name="void")
     image = models.OneToOneField(CellImage, models.PROTECT, null=True, blank=True, related_name="void")
+    laboratory = LaboratoryKey(of="subject")
     reason = models.TextField(max_length=500)
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="voids")
     at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[Any]] = VoidQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -30,7 +43,12 @@ class Void(Fact):
             ),
             models.CheckConstraint(condition=~Q(reason=""), name="void_has_reason"),
         ]
-        indexes: ClassVar = [models.Index(fields=["-at", "-id"], name="void_newest")]
+        indexes: ClassVar = [models.Index(fields=["laboratory", "-at", "-id"], name="void_laboratory_newest")]
+
+    @property
+    def subject(self) -> Case | CellImage:
+        """What was entered in error."""
+        return self.case or self.image  # type: ignore[return-value]
 
     def __str__(self) -> str:
         return f"void {self.case_id or self.image_id}"
