@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from django.conf import settings as configured
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections
-from django.test import Client, TransactionTestCase
+from django.test import Client, TransactionTestCase, override_settings
 from rest_framework.test import APIClient
 
 from accounts.fact_triggers import install_fact_triggers
@@ -83,6 +84,16 @@ def delete_triggers(db: None) -> None:
         install_fact_triggers(connection, table)
 
 
+STATIC_FILES = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_as_they_are() -> Iterator[None]:
+    """For the whole run: a page may still ask for something while the settings of its test are put back."""
+    with override_settings(STORAGES={**configured.STORAGES, "staticfiles": STATIC_FILES}):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def private_files(settings: Any, tmp_path: Path) -> None:
     """Every test stores its originals and mails in a folder of its own, and signs in with a fast hash."""
@@ -91,7 +102,7 @@ def private_files(settings: Any, tmp_path: Path) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {
         "default": {"BACKEND": "classifier.storage.PrivateStorage"},
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+        "staticfiles": STATIC_FILES,
     }
 
 

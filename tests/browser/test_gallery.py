@@ -267,10 +267,10 @@ def test_new_images_appear_and_are_classified_before_ones_eyes(
 ) -> None:
     page = gallery(visit, technologist, cells[0].case)
     image = make_image(content=smear)
-    expect(tray_of(page, image)).to_have_attribute("data-tray-of", "waiting", timeout=10_000)
+    expect(tray_of(page, image)).to_have_attribute("data-tray-of", "waiting", timeout=30_000)
     pipeline.classify_queued()
-    expect(tile(page, image)).to_have_attribute("data-status", "classified", timeout=10_000)
-    expect(page.locator("[data-images]")).to_have_text("4")
+    expect(tile(page, image)).to_have_attribute("data-status", "classified", timeout=30_000)
+    expect(page.locator("[data-images]")).to_have_text("4", timeout=30_000)
 
 
 def test_pictures_dropped_on_the_case_become_tiles_and_a_bad_file_says_why(
