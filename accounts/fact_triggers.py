@@ -4,6 +4,8 @@ A migration that alters a fact's table on SQLite makes the table anew and so mus
 find out when it did not.
 """
 
+from collections.abc import Callable
+
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import RunPython
@@ -33,17 +35,16 @@ def install_fact_triggers(connection: BaseDatabaseWrapper, table: str) -> None:
 
 def insert_only(table: str) -> RunPython:
     """The migration's operation for one table."""
-
-    def install(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
-        install_fact_triggers(editor.connection, table)
-
-    return RunPython(install, RunPython.noop)
+    return RunPython(_installing(table), RunPython.noop)
 
 
 def insert_only_again(table: str) -> RunPython:
     """The operation that guards a table on the way back, after what made it anew."""
+    return RunPython(RunPython.noop, _installing(table))
 
+
+def _installing(table: str) -> Callable[[StateApps, BaseDatabaseSchemaEditor], None]:
     def install(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
         install_fact_triggers(editor.connection, table)
 
-    return RunPython(RunPython.noop, install)
+    return install
