@@ -48,6 +48,7 @@ class Void(Fact):
     @property
     def subject(self) -> Case | CellImage:
         """What was entered in error."""
+        # Never neither: void_is_of_one_case_or_one_image.
         return self.case or self.image  # type: ignore[return-value]
 
     def __str__(self) -> str:
