@@ -38,7 +38,7 @@ USER hematovision
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["python", "-m", "hematovision.readiness", "/healthz"]
-CMD ["python", "-m", "gunicorn", "hematovision.wsgi", "--bind", "0.0.0.0:8000", \
+CMD ["python", "-m", "hematovision.web", "hematovision.wsgi", "--bind", "0.0.0.0:8000", \
      "--worker-class", "hematovision.slow_clients.PatientWorker", "--threads", "4", "--preload", \
      "--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5", "--no-control-socket"]
 

@@ -39,6 +39,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "report_viewed": "Opened a report",
         "desk_row_viewed": "Opened a row of the audit desk",
         "emergency_access_opened": "Opened emergency access",
+        "emergency_access_ended": "Ended emergency access",
         "emergency_access_refused": "Was refused emergency access",
         "emergency_viewed": "Looked by emergency access",
     },

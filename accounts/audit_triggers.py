@@ -29,5 +29,7 @@ def missing_triggers() -> list[str]:
     for model in apps.get_models():
         if issubclass(model, Fact):
             table = model._meta.db_table
-            wanted |= {(f"{table}_{ending}", table): REFUSES[connection.vendor] for ending in endings}
+            wanted |= {
+                (f"{table}_{ending}", table): REFUSES[connection.vendor] for ending in (*endings, *model.also_refused)
+            }
     return sorted(name for (name, table), words in wanted.items() if words not in found.get((name, table), ""))

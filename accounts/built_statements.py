@@ -16,6 +16,8 @@ from django.db.models.expressions import Expression
 from django.db.models.query import get_related_populators
 from django.db.models.sql import InsertQuery, UpdateQuery
 
+from accounts.facts import Fact, FactError
+
 Row = TypeVar("Row", bound=models.Model)
 # SQLite takes 32,766 values in one statement.
 MOST_ROWS = 500
@@ -218,9 +220,14 @@ class BuiltInsert(Generic[Row]):
         self.built: dict[str, tuple[str, str]] = {}
 
     def insert(self, *rows: Row) -> None:
-        """Inserts all of them or none, by one statement for each 500."""
+        """Inserts all of them or none, by one statement for each 500. Raises FactError for a fact that is written
+        already, as `save` does.
+        """
         if not rows:
             return
+        if issubclass(self.model, Fact) and not all(each._state.adding for each in rows):
+            message = f"{self.model.__name__} is a fact: it is never changed."
+            raise FactError(message)
         connection = connections[DEFAULT_DB_ALIAS]
         if connection.vendor not in self.built:
             self.built[connection.vendor] = self.build(rows[0], connection)

@@ -39,6 +39,8 @@ class ListAhead(ChangeList):
             self.counted = self.queryset.order_by()[: COUNTED + 1].count()
         self.counted_all = self.counted is not None and self.counted <= COUNTED
         self.count_link = self.get_query_string({ALL_VAR: "", PAGE_VAR: self.page_num})
+        # Only who asks has it counted: links to other pages and filters don't.
+        self.filter_params.pop(ALL_VAR, None)
         self.at_the_end = self.has_more and before + size >= SHOWN
         # What the admin itself asks of a list: how many rows it knows of, and the pages up to the next one.
         known = min(before + len(found), SHOWN)

@@ -1,6 +1,6 @@
 """Facts: rows that are written once and never changed or deleted."""
 
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from django.db import models
 
@@ -26,6 +26,8 @@ class Fact(models.Model):
     """Base of insert-only models. The triggers of `install_fact_triggers` say the same to plain SQL."""
 
     objects: models.Manager[Any] = FactQuerySet.as_manager()
+    # What else the database refuses of this table: the endings of its triggers' names.
+    also_refused: ClassVar[tuple[str, ...]] = ()
 
     class Meta:
         abstract = True

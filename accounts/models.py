@@ -136,7 +136,8 @@ class AuditEvent(Fact):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     at = models.DateTimeField(auto_now_add=True, db_index=True)
     actor = models.ForeignKey(User, models.PROTECT, null=True, related_name="audit_events")
-    laboratory = models.ForeignKey(Laboratory, models.PROTECT, null=True, related_name="audit_events")
+    # Other indexes begin with it.
+    laboratory = models.ForeignKey(Laboratory, models.PROTECT, null=True, related_name="audit_events", db_index=False)
     action = models.CharField(max_length=60)
     target_type = models.CharField(max_length=60, blank=True)
     target_id = models.CharField(max_length=64, blank=True)

@@ -2,12 +2,10 @@
 
 from collections.abc import Collection, Iterable
 from datetime import timedelta
-from typing import Any
 
 from django.db import models, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
 from rest_framework.exceptions import AuthenticationFailed, Throttled
@@ -162,17 +160,3 @@ class ApiTokenAuthentication(TokenAuthentication):
             # What ran out opens nothing; its row goes when its owner uses another one.
             ApiToken.objects.filter(user=found.user_id, expiry__lt=now).delete()
         return found.user, found
-
-
-class ApiTokenScheme(OpenApiAuthenticationExtension):
-    target_class = ApiTokenAuthentication
-    name = "token"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Authorization",
-            "description": '`Authorization: Token YOUR_TOKEN`, made on the page "API tokens" or by '
-            "`manage.py create_token EMAIL`.",
-        }

@@ -60,8 +60,10 @@ def get(
 
 
 def search(client: Client, text: str) -> Ask:
-    def ask() -> None:
-        assert client.post("/cases/search/", {"accession_number": text}).status_code in FINE
+    def ask() -> bytes:
+        answer = client.post("/cases/search/", {"accession_number": text})
+        assert answer.status_code in FINE
+        return answer.content
 
     return ask
 

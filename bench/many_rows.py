@@ -83,6 +83,11 @@ class History:
         )
         self.predicted = f"NOT {self.waits} AND NOT {self.failed}"
         self.age = f"({images} - i) * {SECONDS_AN_IMAGE}"
+        # Cases of the demo laboratory of which the rule has removed every picture.
+        youngest = f"({images} - i * {IMAGES_A_CASE}) * {SECONDS_AN_IMAGE}"
+        self.emptied = (
+            f"i % {LABORATORIES} = 0 AND {youngest} > {KEPT_DAYS * 86400} AND i <= {self.cases - OPEN - IN_REVIEW}"
+        )
         self.case_age = f"({self.cases} - i + 1) * {SECONDS_A_CASE}"
 
     def kinds(self) -> list[Callable[[], None]]:
@@ -107,6 +112,7 @@ class History:
                 "opened_by_id": self.people.technologist("i"),
                 "assigned_to_id": f"CASE WHEN (i / {LABORATORIES}) % 3 = 0 THEN {self.people.reader('i')} END",
                 "opened_at": before_now(self.case_age),
+                "emptied_at": f"CASE WHEN {self.emptied} THEN {before_now('0')} END",
             },
         )
 

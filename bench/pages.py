@@ -27,11 +27,18 @@ from accounts.models import Laboratory
 from bench.asked import questions
 from classifier import desk_days, exports, kept_totals
 from classifier.paging import NewestFirst
+from classifier.views import batches, worklist
 from ml.progress import Progress
 
 ROUNDS = 5
 LONGEST_SECONDS = 3.0
 LONGEST_LINE = 500
+# What begins a row, by what a page with such rows holds.
+ROWS = {
+    b'id="changelist"': b'<th class="field-',
+    b"<h1>Worklist</h1>": b'<th scope="row">',
+    b"<h1>Batches</h1>": b'<th scope="row">',
+}
 
 
 class Processor:
@@ -83,12 +90,13 @@ def elapsed_ms(ask: Callable[[], object]) -> float:
 
 
 def rows_in(answer: object) -> int | None:
-    """How many rows a list of the desk, of the API or of an export shows; None for anything else."""
+    """How many rows a list of the desk, of cases or batches, of the API or of an export shows; None for others."""
     if isinstance(answer, bytes) and answer.startswith(b"{"):
         results = json.loads(answer).get("results")
         return len(results) if isinstance(results, list) else None
     if isinstance(answer, bytes):
-        return answer.count(b'<th class="field-') if b'id="changelist"' in answer else None
+        marks = (row for table, row in ROWS.items() if table in answer)
+        return next((answer.count(row) for row in marks), None)
     return len(answer) if isinstance(answer, list) else None
 
 
@@ -99,7 +107,8 @@ def at_most(rows: int | None) -> Iterator[None]:
         yield
         return
     sizes: list[tuple[object, str]] = [(page, "list_per_page") for page in admin.site._registry.values()]
-    sizes += [(NewestFirst, "page_size"), (NewestFirst, "max_page_size"), (exports, "CHUNK")]
+    sizes += [(worklist, "CASES_ON_PAGE"), (batches, "BATCHES_ON_PAGE"), (exports, "CHUNK")]
+    sizes += [(NewestFirst, "page_size"), (NewestFirst, "max_page_size")]
     with ExitStack() as changed:
         for place, name in sizes:
             changed.enter_context(patch.object(place, name, min(getattr(place, name), max(1, rows))))

@@ -2,6 +2,7 @@
 
 from classifier.errors import InvalidTransition
 from classifier.models import Case, CaseStatus
+from classifier.models.case import EDITABLE
 
 SIGNED = frozenset({CaseStatus.RELEASED, CaseStatus.AMENDED, CaseStatus.CORRECTED})
 CASE_TRANSITIONS: frozenset[tuple[CaseStatus, CaseStatus]] = frozenset(
@@ -18,8 +19,10 @@ def move_case(case: Case, target: CaseStatus) -> None:
     Raises InvalidTransition for a pair that the table does not have, or when the case is no longer where it was.
     """
     source = CaseStatus(case.status)
+    # What takes pictures may have some that are due one day.
+    with_it = {"emptied_at": None} if target in EDITABLE else {}
     moved = (source, target) in CASE_TRANSITIONS and (
-        Case.objects.filter(pk=case.pk, status=source).update(status=target)
+        Case.objects.filter(pk=case.pk, status=source).update(status=target, **with_it)
     )
     if not moved:
         message = f"The case is {source.label.lower()}, so it can't become {target.label.lower()}."

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Count, Min, OuterRef, Q, Subquery
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Count, Min, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Coalesce, Concat, Lower, Now
 from django.utils import timezone
 
 from accounts.models import User
 from accounts.roles import Verb
+from classifier.number_key import LAST, NumberKey
 
 if TYPE_CHECKING:
     from classifier.models import Batch, Case, CellImage  # noqa: F401
@@ -28,8 +29,8 @@ def visible_to(user: User, laboratory: str, case: str = "") -> Q:
     own = Q(**{laboratory: user.laboratory_id})
     if not case or not user.may(Verb.EMERGENCY):
         return own
-    # Part of the same statement, by the database's clock: it costs no query, and ends on time.
-    return own | Q(**{f"{case}__in": user.emergency_accesses.filter(expires_at__gt=Now()).values("case")})
+    # Part of the same statement, by the database's clock: it costs no query, and ends on time or before.
+    return own | Q(**{f"{case}__in": user.emergency_accesses.filter(expires_at__gt=Now(), end=None).values("case")})
 
 
 def claim_is_over() -> Q:
@@ -49,19 +50,16 @@ class CaseQuerySet(models.QuerySet["Case"]):
         """What `visible_to` finds, and what the user has emergency access to: to open one case and read it."""
         return self.filter(visible_to(user, "laboratory", case="pk"))
 
-    def matching(self, text: str) -> "CaseQuerySet":
-        """Cases that the text finds, with `found_by` saying how: that very accession number, then those that begin
-        with it, then the cases of that very patient pseudonym.
-        """
-        begins = Q(accession_number__istartswith=text)
-        found_by = models.Case(
-            models.When(accession_number__iexact=text, then=models.Value("number")),
-            models.When(begins, then=models.Value("number_begins")),
-            default=models.Value("pseudonym"),
+    def numbered(self, number: str) -> "CaseQuerySet":
+        """Those of that accession number, in any letter case: one in a laboratory, by the index that makes it so."""
+        return self.alias(number_key=NumberKey("accession_number")).filter(number_key=Lower(Value(number)))
+
+    def number_begins(self, text: str) -> "CaseQuerySet":
+        """Those whose accession number begins so, in any letter case: a part of that index."""
+        begin: Any = Lower(Value(text))
+        return self.alias(number_key=NumberKey("accession_number")).filter(
+            number_key__gte=begin, number_key__lte=Concat(begin, Value(LAST))
         )
-        # The three words sort in the order in which they are of use.
-        matching = self.filter(begins | Q(patient_pseudonym=text)).annotate(found_by=found_by)
-        return matching.order_by("found_by", "-opened_at", "-id")
 
     def with_counts(self) -> "CaseQuerySet":
         """Adds `images_total`, `images_waiting` and `images_failed`."""

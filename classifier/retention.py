@@ -51,7 +51,10 @@ def newest_hold(field: str) -> Subquery:
 
 
 def cases_on_hold(laboratory_id: UUID) -> CaseQuerySet:
-    return Case.objects.filter(laboratory=laboratory_id).annotate(hold=newest_hold("holds")).filter(hold=True)
+    # What was ever on hold comes first: it is little.
+    ever = LegalHold.objects.filter(holds=True, case__laboratory=laboratory_id).order_by().values("case")
+    cases = Case.objects.filter(laboratory=laboratory_id, pk__in=ever)
+    return cases.annotate(hold=newest_hold("holds")).filter(hold=True)
 
 
 def hold_of(case: Case) -> LegalHold | None:
@@ -68,7 +71,9 @@ def due_pictures(
     """
     before = now - timedelta(days=keep_days)
     newest_report = Report.objects.filter(case=OuterRef("pk")).order_by("-version").values("signed_at")[:1]
-    own = Case.objects.filter(laboratory=laboratory_id, status__in=[*SIGNED, CaseStatus.VOID])
+    # As the index has it; a case is opened before it is signed or voided.
+    may_be_due = ~Q(status=CaseStatus.OPEN) & ~Q(status=CaseStatus.IN_REVIEW)
+    own = Case.objects.filter(may_be_due, laboratory=laboratory_id, emptied_at=None, opened_at__lt=before)
     cases = (
         (own.filter(pk=case_id) if case_id else own)
         .annotate(signed_at=Subquery(newest_report), hold=newest_hold("holds"))

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from django.core.files.storage import default_storage
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, Exists, OuterRef
 from django.utils import timezone
 
 from accounts import audit
@@ -50,7 +50,7 @@ def remove_due_pictures(now: datetime | None = None) -> int:
 
 
 def due_cases(now: datetime) -> Iterator[tuple[RetentionRule, UUID]]:
-    """The cases that have due pictures, each as often as AT_ONCE of them need. Many a query: it looks at all cases."""
+    """The cases that have due pictures, each as often as AT_ONCE of them need."""
     for rule in rules_in_force(now):
         due = due_pictures(rule.laboratory_id, rule.keep_days or 0, now)
         counted = due.order_by("case_id").values_list("case_id").annotate(Count("pk"))
@@ -76,6 +76,9 @@ def remove_pictures_of(case_id: UUID, rule: RetentionRule, now: datetime) -> int
         return 0
     RemovedPicture.objects.bulk_create(RemovedPicture(image=image, rule=rule) for image in images)
     CellImage.objects.filter(pk__in=[image.pk for image in images]).update(has_thumbnail=False)
+    # Once nothing is left, nobody looks at the case again.
+    left = CellImage.objects.filter(case=OuterRef("pk"), removed_picture=None)
+    Case.objects.filter(~Exists(left), pk=case.pk).update(emptied_at=now)
     audit.record(
         action="pictures_removed",
         actor=None,

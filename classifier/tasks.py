@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 
 from classifier import (
     batch_steps,
+    emergency_mails,
     export_steps,
     heartbeat,
     model_trial,
@@ -40,6 +41,7 @@ def sweep_expired_claims() -> int:
     batch_steps.sweep_batches()
     export_steps.sweep_exports()
     model_trial.wake_for_trials()
+    emergency_mails.wake_if_due()
     return freed
 
 
@@ -61,6 +63,11 @@ def keep_stored_files() -> int:
     removed = retention_steps.remove_due_pictures()
     stored_files.check_some()
     return removed
+
+
+@shared_task(name="classifier.send_emergency_mails")
+def send_emergency_mails() -> int:
+    return emergency_mails.send_due()
 
 
 @shared_task(name="classifier.send_webhooks")

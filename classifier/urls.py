@@ -86,6 +86,7 @@ urlpatterns = [
         name="webhook-replay",
     ),
     path("emergency/", emergency.emergency, name="emergency"),
+    path("emergency/<uuid:access_id>/end/", emergency.emergency_end, name="emergency-end"),
     path("rereads/", rereads.reread_list, name="rereads"),
     path("rereads/<uuid:reread_id>/", rereads.reread, name="reread"),
     path("rereads/<uuid:reread_id>/close/", rereads.reread_close, name="reread-close"),

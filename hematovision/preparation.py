@@ -21,6 +21,8 @@ from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from hematovision.static_files import collect_static_files
+
 BACKUPS_KEPT = 5
 # Rows of a table that is told to the planner: a smaller one may be large long before the next start.
 LARGE_TABLE = 10_000
@@ -114,7 +116,7 @@ def prepare() -> None:
         raise NotPrepared(str(error)) from error
     migrate()
     run_command("createcachetable")
-    run_command("collectstatic", interactive=False)
+    collect_static_files(settings.VAR_DIR / "static-collected")
     call_command("register_model")
     if not settings.PRODUCTION:
         run_command("create_demo_users")

@@ -15,12 +15,13 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from hematovision import lost_connections
+from hematovision.environment import Environment
 from hematovision.kept_key import kept_key
 from hematovision.log_lines import described
 from hematovision.media_storage import media_storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment()
 env.smart_cast = False
 environ.Env.read_env(BASE_DIR / ".env")
 

@@ -79,10 +79,12 @@ def drop_unreadable_schedule(var: Path) -> None:
 def web_command(bind: str) -> list[str]:
     # No access log: paths and query strings may hold what must never be logged.
     kind = ("--worker-class", "hematovision.slow_clients.PatientWorker")
-    # gunicorn reads WEB_CONCURRENCY itself: one process, where two on two cores would outrun the workers.
+    # One process unless WEB_CONCURRENCY says more: two on two cores would outrun the workers.
     threads = ("--threads", "4", "--preload")
     patience = ("--timeout", "60", "--graceful-timeout", "8", "--keep-alive", "5")
-    return python("gunicorn", "hematovision.wsgi", "--bind", bind, *kind, *threads, *patience, "--no-control-socket")
+    return python(
+        "hematovision.web", "hematovision.wsgi", "--bind", bind, *kind, *threads, *patience, "--no-control-socket"
+    )
 
 
 @dataclass

@@ -57,6 +57,7 @@ FACT_TABLES = (
     "classifier_rereadcell",
     "classifier_blindreading",
     "classifier_emergencyaccess",
+    "classifier_emergencyend",
     "classifier_retentionrule",
     "classifier_legalhold",
     "classifier_removedpicture",

@@ -92,24 +92,25 @@ def main(arguments: list[str]) -> int:
     no_faults = "--ignore=tests/ml", "--ignore=tests/faults"
     no_pages = *no_faults, "--ignore=tests/browser"
     first = Run("on PostgreSQL", "postgresql", [*in_time, "not any_database"], (*no_faults, "--with-database"))
-    # The processes of the fault tests mostly wait to be found dead, so there is work for three runs on two cores.
     only_faults, only_model = (f"--override-ini=testpaths=tests/{folder}" for folder in ("faults", "ml"))
+    # The fault tests mostly wait to be found dead. So they begin at once, and who only computes takes what they leave.
+    waiting, computing = 15, 19
     beside_it = [
-        Run("on SQLite", "sqlite", [*in_time, "not browser"], (*no_pages, "--with-database"), politeness=10),
         Run(
             "that break things, on PostgreSQL",
             "postgresql",
             [*in_time, "faults", "not any_database"],
             (only_faults,),
-            politeness=10,
+            waiting,
         ),
-        Run("that break things, on SQLite", "sqlite", [*in_time, "faults"], (only_faults,), politeness=10),
-        Run("without a database", "sqlite", [*in_time, "not model"], (*no_faults, "--without-database"), politeness=10),
-        Run("of the model", "sqlite", [*in_time, "model"], (only_model,), politeness=10),
+        Run("that break things, on SQLite", "sqlite", [*in_time, "faults"], (only_faults,), waiting),
+        Run("on SQLite", "sqlite", [*in_time, "not browser"], (*no_pages, "--with-database"), computing),
+        Run("of the model", "sqlite", [*in_time, "model"], (only_model,), computing),
+        Run("without a database", "sqlite", [*in_time, "not model"], (*no_faults, "--without-database"), computing),
     ]
     runs = [first, *beside_it]
     held_back: list[list[str]] = [[] for _ in beside_it]
-    with ThreadPoolExecutor(max_workers=2) as beside:
+    with ThreadPoolExecutor(max_workers=3) as beside:
         others = [
             beside.submit(run.execute, arguments, lines.append) for run, lines in zip(beside_it, held_back, strict=True)
         ]

@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from accounts.models import AuditEvent, User
 from classifier import services
 from classifier.models import Case, CellImage, ImageStatus, ModelVersion, Notification
+from classifier.retention import hold_of
 from classifier.services import review_image
 from tests.conftest import PASSWORD
 from tests.factories import prediction_of
@@ -322,3 +323,37 @@ def test_day_of_the_server_is_meant(api: Api, reader: User, case: Case) -> None:
 
     assert ids(client.get(f"/api/v1/cases/?opened_from={today}&opened_to={today}")) == [str(case.pk)]
     assert ids(client.get(f"/api/v1/cases/?opened_from={today + timedelta(days=1)}")) == []
+
+
+# --- Legal holds ----------------------------------------------------------------------------------------------------
+
+
+def test_administrator_places_and_lifts_a_hold_and_everybody_of_the_laboratory_sees_it(
+    api: Api, lab_admin: User, technologist: User, case: Case
+) -> None:
+    url = f"/api/v1/cases/{case.pk}/hold/"
+    assert api(technologist).get(url).json() == {"on_hold": False, "steps": []}
+
+    placed = api(lab_admin).post(url, {"reason": "A lawsuit"})
+    assert placed.status_code == 201
+    assert {name: placed.json()[name] for name in ("holds", "reason", "by")} == {
+        "holds": True,
+        "reason": "A lawsuit",
+        "by": str(lab_admin),
+    }
+    again = api(lab_admin).post(url, {"reason": "Twice"})
+    assert (again.status_code, again.json()["code"]) == (409, "already_on_hold")
+    assert api(technologist).get(url).json()["on_hold"] is True
+    assert hold_of(case) is not None
+
+    assert api(lab_admin).post(f"{url}lift/", {"reason": "Settled"}).status_code == 201
+    again = api(lab_admin).post(f"{url}lift/", {"reason": "Twice"})
+    assert (again.status_code, again.json()["code"]) == (409, "not_on_hold")
+    seen = api(technologist).get(url).json()
+    assert seen["on_hold"] is False
+    assert [step["reason"] for step in seen["steps"]] == ["Settled", "A lawsuit"]
+    assert hold_of(case) is None
+    actions = AuditEvent.objects.filter(actor=lab_admin, target_id=str(case.pk)).order_by("at", "id")
+    assert list(actions.values_list("action", flat=True)) == ["hold_placed", "hold_lifted"]
+    for body in ({}, {"reason": " "}, {"reason": "x", "more": 1}):
+        assert api(lab_admin).post(url, body).status_code == 400

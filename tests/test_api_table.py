@@ -89,6 +89,9 @@ TABLE: dict[tuple[str, str], Call] = {
     ("api-case", "patch"): Call(UPLOAD, 200, ("case",), {"specimen": "capillary"}),
     ("api-case-assign", "post"): Call(UPLOAD, 200, ("case",), {"reader": None}),
     ("api-case-void", "post"): Call(RELEASE, 201, ("case",), WHY),
+    ("api-case-hold", "get"): Call(SEE, 200, ("case",)),
+    ("api-case-hold", "post"): Call(ADMINISTER, 201, ("case",), WHY),
+    ("api-case-hold-lift", "post"): Call(ADMINISTER, 201, ("ready",), WHY),
     ("api-case-images", "get"): Call(SEE, 200, ("case",)),
     ("api-case-images", "post"): Call(UPLOAD, 202, ("case",), picture, form=True),
     ("api-case-differential", "get"): Call(SEE, 200, ("case",)),
@@ -145,6 +148,7 @@ def world(case: Case, technologist: User, reader: User, lab_admin: User, model_v
     """One of everything, in the state in which each call succeeds."""
     ready = services.open_case(actor=technologist)
     ready_to_sign(ready, technologist=technologist, model_version=model_version)
+    services.place_hold(actor=lab_admin, case=ready, reason="A lawsuit")
     signed = services.open_case(actor=technologist)
     image = image_in_state("failed", case=signed, uploaded_by=technologist)
     services.review_image(actor=reader, image=image, verdict="MANUAL", final_label="lymphocyte")

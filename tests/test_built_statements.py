@@ -419,8 +419,16 @@ def test_event_is_written_as_django_writes_it(facts: dict[str, Any], technologis
 def test_event_that_was_written_is_a_fact(technologist: User) -> None:
     written = audit.record(action="signed_in", actor=technologist)
 
-    with pytest.raises(FactError):
+    with pytest.raises(FactError, match="AuditEvent is a fact"):
         written.save()
+    with pytest.raises(FactError, match="AuditEvent is a fact"):
+        EVENTS.insert(written)
+    # It was refused before the database was asked: the transaction goes on.
+    fresh = audit.event(action="signed_out", actor=technologist)
+    with pytest.raises(FactError):
+        EVENTS.insert(fresh, written)
+    assert fresh._state.adding
+    assert list(AuditEvent.objects.values_list("action", flat=True)) == ["signed_in"]
 
 
 def test_image_is_written_as_django_writes_it(

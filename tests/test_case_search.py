@@ -49,6 +49,33 @@ def test_search_lists_what_begins_alike_then_the_pseudonym_and_says_which(
     assert "found by pseudonym" in page
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("a-1", ["A-1\U0001f600", "a-10", "A-1 b"]),
+        ("A-", ["A-1\U0001f600", "a-10", "A-1 b", "A--"]),
+        ("A", ["A-1\U0001f600", "a-10", "A-1 b", "A--", "A1"]),
+        ("A-10x", []),
+    ],
+)
+def test_number_begins_sign_by_sign_in_any_letter_case(
+    text: str, numbers: list[str], sign_in: SignIn, reader: User, technologist: User
+) -> None:
+    # What sorts between these in a language that passes over hyphens and spaces is there as well.
+    for number in ("A1", "B-1", "A--", "A-1 b", "a-10", "A-1\U0001f600", "Z"):
+        services.open_case(actor=technologist, accession_number=number)
+
+    assert [row.case.accession_number for row in search(sign_in(reader), text).context["rows"]] == numbers
+
+
+def test_number_of_the_greatest_length_is_found_by_its_beginning(
+    sign_in: SignIn, reader: User, technologist: User
+) -> None:
+    services.open_case(actor=technologist, accession_number="\U0010ffff" * 64)
+
+    assert len(search(sign_in(reader), "\U0010ffff").context["rows"]) == 1
+
+
 def test_void_case_is_found_by_its_number(sign_in: SignIn, reader: User, build: Build) -> None:
     case = build("A-1")
     services.void_case(actor=reader, case=case, reason="Wrong patient")
@@ -119,6 +146,6 @@ def test_queries_of_the_search_do_not_grow_with_what_it_finds(
         services.assign_case(actor=reader, case=build(f"A-{place}", a("monocyte")), reader=reader)
     client = sign_in(reader)
 
-    # Session, user, cases, tallies, settings, the laboratory's name, the bell.
-    with django_assert_num_queries(6):
+    # Session, user, the number itself, what begins so, the pseudonym, the rows, tallies, settings, the bell.
+    with django_assert_num_queries(9):
         assert len(search(client, "A-").context["rows"]) == 12

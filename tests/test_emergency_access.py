@@ -6,21 +6,33 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend
-from django.db import connection
+from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
+from structlog.testing import capture_logs
 
 from accounts.models import AuditEvent, User
 from accounts.roles import ROLE_VERBS, Role, Verb
-from classifier import services, urls
+from classifier import emergency_mails, services, tasks, urls
 from classifier.emergency_middleware import OPENED_PAGES
 from classifier.errors import HematoVisionError, TooManyTries
-from classifier.models import Case, CellImage, EmergencyAccess, ModelVersion, Notification, Review
+from classifier.models import (
+    Case,
+    CellImage,
+    EmergencyAccess,
+    EmergencyEnd,
+    EmergencyMail,
+    ModelVersion,
+    Notification,
+    Review,
+)
 from tests.conftest import PASSWORD, person
 from tests.factories import prediction_of
 
@@ -305,6 +317,8 @@ def test_reader_opens_a_case_by_the_form_and_both_laboratories_know(
         response = client.post(reverse("emergency"), said)
 
     assert response.status_code == 302
+    assert mail.outbox == [], "a worker sends them, not the request"
+    assert tasks.send_emergency_mails() == 2
     assert response["Location"] == reverse("case", args=[case.pk])
     access = EmergencyAccess.objects.get()
     assert (access.user, access.case, access.reason) == (stranger, case, REASON)
@@ -319,11 +333,11 @@ def test_reader_opens_a_case_by_the_form_and_both_laboratories_know(
 
 
 def test_nothing_that_goes_out_names_the_case_or_the_reason(
-    stranger: User, auditor: User, released: tuple[Case, CellImage], django_capture_on_commit_callbacks: Any
+    stranger: User, auditor: User, released: tuple[Case, CellImage]
 ) -> None:
     case, image = released
-    with django_capture_on_commit_callbacks(execute=True):
-        asked(stranger)
+    asked(stranger)
+    tasks.send_emergency_mails()
 
     (sent,) = mail.outbox
     facts = " ".join(str(event.facts) for event in AuditEvent.objects.filter(action__startswith="emergency"))
@@ -335,24 +349,191 @@ def test_nothing_that_goes_out_names_the_case_or_the_reason(
     assert "Stan Stone of Southside" in sent.body
 
 
+# --- Its mails ------------------------------------------------------------------------------------------------------
+
+
+def due_again() -> None:
+    """As if the pause after the last try were over."""
+    EmergencyMail.objects.filter(next_try_at__isnull=False).update(next_try_at=Now())
+
+
 @pytest.mark.parametrize("fault", [OSError("refused"), smtplib.SMTPServerDisconnected("gone")])
-def test_mail_server_that_fails_stands_in_nobodys_way(
-    fault: Exception,
-    stranger: User,
-    auditor: User,
-    case: Case,
-    monkeypatch: pytest.MonkeyPatch,
-    django_capture_on_commit_callbacks: Any,
+def test_mail_server_that_fails_stands_in_nobodys_way_and_is_asked_again(
+    fault: Exception, stranger: User, auditor: User, lab_admin: User, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> int:
         raise fault
 
-    monkeypatch.setattr(EmailBackend, "send_messages", fail)
-    with django_capture_on_commit_callbacks(execute=True):
-        asked(stranger)
-
+    asked(stranger)
+    with monkeypatch.context() as broken:
+        broken.setattr(EmailBackend, "send_messages", fail)
+        with capture_logs() as logs:
+            assert tasks.send_emergency_mails() == 0
+    assert [line["event"] for line in logs] == ["emergency_mail_not_sent"], "the round ends with the first"
     assert EmergencyAccess.objects.count() == 1
     assert Notification.objects.filter(user=auditor).count() == 1
+
+    # The other one is due still, and the first one again after its pause.
+    assert tasks.send_emergency_mails() == 1
+    assert tasks.send_emergency_mails() == 0
+    due_again()
+    assert tasks.send_emergency_mails() == 1
+    due_again()
+    assert tasks.send_emergency_mails() == 0
+    assert sorted(address for each in mail.outbox for address in each.to) == [lab_admin.email, auditor.email]
+    assert EmergencyMail.objects.filter(sent_at=None).count() == 0
+
+
+def test_mail_whose_worker_dies_while_it_is_sent_goes_out_again(
+    stranger: User, auditor: User, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least once: what the server had taken already comes twice rather than never."""
+    asked(stranger)
+
+    def die(_: EmergencyMail) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(emergency_mails, "send", die)
+        with pytest.raises(KeyboardInterrupt):
+            tasks.send_emergency_mails()
+    row = EmergencyMail.objects.get()
+    assert row.sent_at is None
+    assert row.next_try_at is not None
+    due_again()
+    assert tasks.send_emergency_mails() == 1
+
+
+def test_two_workers_send_a_mail_once(stranger: User, auditor: User, case: Case) -> None:
+    asked(stranger)
+    seen = EmergencyMail.objects.get()
+
+    assert emergency_mails.taken(seen)
+    assert not emergency_mails.taken(seen)
+
+
+def test_sweep_wakes_who_sends_while_a_mail_is_due(
+    stranger: User, auditor: User, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a wake-up that a broker lost costs half a minute, and no mail."""
+    woken: list[str] = []
+    monkeypatch.setattr(current_app, "send_task", lambda name, **_: woken.append(name))
+    tasks.sweep_expired_claims()
+    assert woken == []
+    asked(stranger)
+
+    tasks.sweep_expired_claims()
+    assert woken == ["classifier.send_emergency_mails"]
+    tasks.send_emergency_mails()
+    tasks.sweep_expired_claims()
+    assert len(woken) == 1
+
+
+def test_who_left_meanwhile_gets_no_mail_and_nobody_is_tried_for_ever(
+    stranger: User, auditor: User, lab_admin: User, case: Case
+) -> None:
+    asked(stranger)
+    User.objects.filter(pk=auditor.pk).update(is_active=False)
+    EmergencyMail.objects.filter(user=lab_admin).update(tries=emergency_mails.GIVEN_UP_AFTER_TRIES)
+
+    with capture_logs() as logs:
+        tasks.send_emergency_mails()
+
+    assert mail.outbox == []
+    assert [line["event"] for line in logs] == ["emergency_mail_given_up"]
+    assert not EmergencyMail.objects.filter(next_try_at__isnull=False).exists()
+    assert EmergencyMail.objects.get(user=lab_admin).sent_at is None
+
+
+def test_access_that_is_rolled_back_mails_nobody(stranger: User, auditor: User, case: Case) -> None:
+    with transaction.atomic():
+        asked(stranger)
+        transaction.set_rollback(True)
+
+    assert tasks.send_emergency_mails() == 0
+
+
+# --- Ending it before its hour is over ----------------------------------------------------------------------------
+
+
+def test_reader_ends_the_own_access_and_both_laboratories_know(
+    sign_in: SignIn, stranger: User, released: tuple[Case, CellImage]
+) -> None:
+    case, image = released
+    access, earlier = opened(stranger, case), opened(stranger, case, minutes=30)
+    client = sign_in(stranger)
+    page = client.get(reverse("case", args=[case.pk])).content.decode()
+    button = reverse("emergency-end", args=[access.pk])
+    assert f'action="{button}"' in page
+    assert f'action="{button}"' in client.get(reverse("emergency")).content.decode()
+
+    for _ in range(2):
+        response = client.post(button, follow=True)
+        assert "The emergency access is ended." in response.content.decode()
+
+    assert client.get(reverse("case", args=[case.pk])).status_code == 404
+    assert client.get(reverse("image-file", args=[image.pk])).status_code == 404
+    assert "Open now" not in response.content.decode()
+    assert {end.access for end in EmergencyEnd.objects.filter(by=stranger)} == {access, earlier}
+    events = AuditEvent.objects.filter(action="emergency_access_ended")
+    assert sorted((str(event.laboratory), event.facts["emergency"]) for event in events) == sorted(
+        (name, str(each.pk)) for name in ("Northside", "Southside") for each in (access, earlier)
+    )
+    # Another emergency is another access.
+    asked(stranger)
+    assert client.get(reverse("case", args=[case.pk])).status_code == 200
+
+
+def test_administrator_of_the_case_ends_it_and_the_list_says_so(
+    sign_in: SignIn, stranger: User, lab_admin: User, auditor: User, case: Case
+) -> None:
+    access = opened(stranger, case)
+    button = reverse("emergency-end", args=[access.pk])
+    client = sign_in(lab_admin)
+    assert f'action="{button}"' in client.get(reverse("emergency")).content.decode()
+    assert button not in sign_in(auditor).get(reverse("emergency")).content.decode()
+
+    content = client.post(button, follow=True).content.decode()
+
+    assert f"ended by {lab_admin}" in content
+    assert button not in content
+    assert sign_in(stranger).get(reverse("case", args=[case.pk])).status_code == 404
+    events = AuditEvent.objects.filter(action="emergency_access_ended", actor=lab_admin)
+    assert sorted(str(event.laboratory) for event in events) == ["Northside", "Southside"]
+
+
+@pytest.mark.parametrize("actor", ["auditor", "reader", "technologist", "operator"])
+def test_nobody_else_ends_it(
+    actor: str, sign_in: SignIn, stranger: User, case: Case, request: pytest.FixtureRequest
+) -> None:
+    access = opened(stranger, case)
+    user = request.getfixturevalue(actor)
+
+    assert sign_in(user).post(reverse("emergency-end", args=[access.pk])).status_code in {403, 404}
+    with pytest.raises(HematoVisionError, match="not_allowed"):
+        services.end_emergency_access(actor=user, access=access)
+    assert not EmergencyEnd.objects.exists()
+
+
+def test_administrator_of_the_readers_laboratory_does_not_end_it(sign_in: SignIn, stranger: User, case: Case) -> None:
+    assert stranger.laboratory is not None
+    access = opened(stranger, case)
+    theirs = person("sid@south.example", "Sid Sharp", stranger.laboratory, Role.ADMIN)
+
+    assert sign_in(theirs).post(reverse("emergency-end", args=[access.pk])).status_code == 404
+    assert not EmergencyEnd.objects.exists()
+
+
+def test_access_whose_hour_is_over_has_nothing_to_end(sign_in: SignIn, stranger: User, case: Case) -> None:
+    access = opened(stranger, case, minutes=0)
+
+    content = sign_in(stranger).post(reverse("emergency-end", args=[access.pk]), follow=True).content.decode()
+
+    assert "This access has ended by itself: its hour is over." in content
+    assert not EmergencyEnd.objects.exists()
+
+
+# --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

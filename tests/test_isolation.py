@@ -100,6 +100,7 @@ PAGES: dict[str, str] = {
     "webhook-switch-off": "302 302 302 302 302 | 403 403 403 302 404",
     "webhook-replay": "403 403 403 302 404 | 403 403 403 302 404",
     "emergency": "403 200 200 200 403 | 403 400 403 403 403",
+    "emergency-end": "405 405 405 405 405 | 404 404 404 302 404",
     "rereads": "200 200 200 403 403 | 403 403 400 403 403",
     "reread": "404 200 200 404 404 | 404 404 403 404 404",
     "reread-close": "302 302 302 302 302 | 404 403 302 404 404",
@@ -162,7 +163,7 @@ def everything(world: World, technologist: User, reader: User, auditor: User, la
     PseudonymErasure.objects.create(laboratory=laboratory, digest="0", cases=[], reason="Asked", by=lab_admin)
     later = timezone.now() + timedelta(hours=1)
     helper = person("helper@east.example", "Hal", person_laboratory("Eastside"), Role.READER)
-    EmergencyAccess.objects.create(case=world["case"], user=helper, reason="Bleeding", expires_at=later)
+    access = EmergencyAccess.objects.create(case=world["case"], user=helper, reason="Bleeding", expires_at=later)
     invitation = Invitation.objects.create(
         laboratory=laboratory, email="new@north.example", role=Role.READER, secret_sha256="0" * 64,
         invited_by=lab_admin, expires_at=later,
@@ -173,7 +174,8 @@ def everything(world: World, technologist: User, reader: User, auditor: User, la
     prediction_of(world["failed"], world["model"])
     create_token(user=technologist)
     export = Export.objects.create(laboratory=laboratory, kind="cases", requested_by=auditor)
-    return world | {"image": review.image, "export": export, "reread": reread, "invitation": invitation}
+    more = {"image": review.image, "export": export, "reread": reread, "invitation": invitation, "access": access}
+    return world | more
 
 
 def person_laboratory(name: str) -> Any:
@@ -184,7 +186,7 @@ def person_laboratory(name: str) -> Any:
 THING_OF = {
     "case_id": "signed", "image_id": "image", "batch_id": "batch", "export_id": "export", "reread_id": "reread",
     "endpoint_id": "webhook", "message_id": "message", "notification_id": "notification", "trial_id": "trial",
-    "invitation_id": "invitation", "report_id": "report", "version_id": "model",
+    "invitation_id": "invitation", "access_id": "access", "report_id": "report", "version_id": "model",
 }  # fmt: skip
 VALUE_OF = {
     "version": 1, "kind": "pdf", "act": "pause", "position": 1, "secret": "guessed", "uidb36": "1", "key": "1-guessed",

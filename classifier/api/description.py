@@ -3,11 +3,13 @@
 from http import HTTPStatus
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import exceptions, serializers
 
+from accounts.tokens import ApiTokenAuthentication
 from classifier.api.errors import CODES
 
 PROBLEM = "application/problem+json"
@@ -82,6 +84,22 @@ def refusal(status: str, problem: dict[str, Any]) -> dict[str, Any]:
         value = {"type": f"urn:hematovision:problem:{code}", "title": title, "status": int(status)}
         content["examples"] = {code: {"value": {**value, "detail": detail, "code": code}}}
     return {"content": {PROBLEM: content}, "description": SAID_OF[status]}
+
+
+class ApiTokenScheme(OpenApiAuthenticationExtension):
+    """Here and not beside the class that it describes: workers and commands need tokens, and no document."""
+
+    target_class = ApiTokenAuthentication
+    name = "token"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": '`Authorization: Token YOUR_TOKEN`, made on the page "API tokens" or by '
+            "`manage.py create_token EMAIL`.",
+        }
 
 
 class DescribedView(AutoSchema):

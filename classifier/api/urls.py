@@ -6,6 +6,7 @@ from rest_framework.permissions import AllowAny
 from classifier.api import (
     batches,
     differential,
+    holds,
     laboratory,
     models,
     notifications,
@@ -26,6 +27,8 @@ urlpatterns = [
     path("cases/<uuid:case_id>/", views.CaseDetail.as_view(), name="api-case"),
     path("cases/<uuid:case_id>/assign/", views.CaseAssignment.as_view(), name="api-case-assign"),
     path("cases/<uuid:case_id>/void/", views.CaseVoid.as_view(), name="api-case-void"),
+    path("cases/<uuid:case_id>/hold/", holds.CaseHold.as_view(), name="api-case-hold"),
+    path("cases/<uuid:case_id>/hold/lift/", holds.CaseHoldLift.as_view(), name="api-case-hold-lift"),
     path("cases/<uuid:case_id>/images/", views.CaseImages.as_view(), name="api-case-images"),
     path("cases/<uuid:case_id>/differential/", differential.CaseDifferential.as_view(), name="api-case-differential"),
     path("cases/<uuid:case_id>/reports/", reports.CaseReports.as_view(), name="api-case-reports"),

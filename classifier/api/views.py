@@ -120,7 +120,7 @@ class CaseSearch(APIView):
     def post(self, request: Request) -> Response:
         """The case with exactly this accession number, in any letter case; void ones too."""
         number = read(AccessionNumberSerializer, request)["accession_number"]
-        found = cases_of(request).filter(accession_number__iexact=number).order_by("-opened_at", "-id")[:MOST_FOUND]
+        found = cases_of(request).numbered(number).order_by("-opened_at", "-id")[:MOST_FOUND]
         results = CaseSerializer(found, many=True, context={"request": request}).data
         return Response({"next": None, "previous": None, "results": results})
 
@@ -199,7 +199,7 @@ class ReviewerList(APIView):
 
 def images_of(request: Request) -> CellImageQuerySet:
     """With all that is answered of an image; heat maps, the heaviest part of a prediction, stay where they are."""
-    predictions = Prediction.objects.select_related("model_version").defer("heat_map")
+    predictions = Prediction.objects.select_related("model_version").defer("heat_map", "model_version__metrics")
     return (
         CellImage.objects.visible_to(acting(request))
         .select_related("case", "uploaded_by", "current_review__reader", "void__by")

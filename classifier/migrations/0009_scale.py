@@ -3,7 +3,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
 import classifier.models.laboratory_key
-from accounts.fact_triggers import insert_only
+from accounts.fact_triggers import insert_only, insert_only_again
 
 PREDICTION, REVIEW = "classifier_prediction", "classifier_review"
 FILL = (
@@ -55,6 +55,9 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        # The way back makes the tables anew on SQLite too, and this comes last on it.
+        insert_only_again(PREDICTION),
+        insert_only_again(REVIEW),
         # Every row is written anew, and would be in each of these once more: they are made again at the end.
         *(migrations.RemoveIndex(model, index.name) for model, index in MADE_AGAIN),
         migrations.RemoveIndex(model_name="cellimage", name="image_newest"),

@@ -2,7 +2,7 @@
 
 from classifier.models.batch import SAME_PICTURE, Batch, BatchMember, BatchState
 from classifier.models.case import Case, CaseStatus
-from classifier.models.emergency_access import EmergencyAccess
+from classifier.models.emergency_access import EmergencyAccess, EmergencyEnd, EmergencyMail
 from classifier.models.export import Export, ExportKind, ExportState, export_path
 from classifier.models.idempotent_request import IdempotentRequest
 from classifier.models.image import CellImage, ImageStatus, Priority, original_path
@@ -33,6 +33,8 @@ __all__ = [
     "CaseStatus",
     "CellImage",
     "EmergencyAccess",
+    "EmergencyEnd",
+    "EmergencyMail",
     "Export",
     "ExportKind",
     "ExportState",

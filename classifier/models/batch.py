@@ -44,7 +44,7 @@ class Batch(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    laboratory = models.ForeignKey(Laboratory, models.PROTECT, related_name="batches")
+    laboratory = models.ForeignKey(Laboratory, models.PROTECT, related_name="batches", db_index=False)
     case = models.ForeignKey(Case, models.PROTECT, related_name="batches")
     submitted_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="batches")
     submitted_at = models.DateTimeField(auto_now_add=True)
@@ -113,7 +113,7 @@ class BatchMember(Fact):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    batch = models.ForeignKey(Batch, models.PROTECT, related_name="members")
+    batch = models.ForeignKey(Batch, models.PROTECT, related_name="members", db_index=False)
     number = models.PositiveIntegerField("place in the submission")
     name = models.CharField(max_length=300)
     image = models.ForeignKey(CellImage, models.PROTECT, null=True, blank=True, related_name="batch_members")

@@ -14,9 +14,9 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Lower
 
 from accounts.models import Laboratory
+from classifier.number_key import NumberKey
 from classifier.querysets import CaseQuerySet
 
 
@@ -37,7 +37,7 @@ class Case(models.Model):
     """One specimen under one accession number of a laboratory."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    laboratory = models.ForeignKey(Laboratory, models.PROTECT, related_name="cases")
+    laboratory = models.ForeignKey(Laboratory, models.PROTECT, related_name="cases", db_index=False)
     accession_number = models.CharField(max_length=64)
     patient_pseudonym = models.CharField(max_length=64, blank=True)
     specimen = models.CharField(max_length=80, blank=True)
@@ -52,6 +52,8 @@ class Case(models.Model):
     )
     opened_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="opened_cases")
     opened_at = models.DateTimeField(auto_now_add=True)
+    # When the last of its pictures was removed under a retention rule; None again once it is open to new ones.
+    emptied_at = models.DateTimeField(null=True, editable=False)
 
     paging_field = "opened_at"
 
@@ -59,7 +61,7 @@ class Case(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint("laboratory", Lower("accession_number"), name="accession_number_unique"),
+            models.UniqueConstraint("laboratory", NumberKey("accession_number"), name="accession_number_unique"),
             models.CheckConstraint(condition=~Q(accession_number=""), name="case_has_accession_number"),
             models.CheckConstraint(condition=Q(wbc_value=None) | ~Q(wbc_source=""), name="wbc_value_has_source"),
             models.CheckConstraint(
@@ -71,6 +73,12 @@ class Case(models.Model):
             models.Index(fields=["laboratory", "-opened_at", "-id"], name="case_laboratory_newest"),
             models.Index(fields=["laboratory", "patient_pseudonym"], name="case_pseudonym"),
             models.Index(fields=["laboratory", "status", "-opened_at", "-id"], name="case_status_newest"),
+            # Where pictures may be due. In a list of parameters SQLite would not know the states again.
+            models.Index(
+                fields=["laboratory", "opened_at"],
+                name="case_may_be_due",
+                condition=Q(emptied_at=None) & ~Q(status="open") & ~Q(status="in_review"),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -51,7 +51,8 @@ class CellImage(models.Model):
     """One uploaded picture. This row is the queue: a Celery message only says that there is something to do."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    case = models.ForeignKey(Case, models.PROTECT, related_name="images")
+    # Other indexes begin with it, here and wherever else a key has none of its own.
+    case = models.ForeignKey(Case, models.PROTECT, related_name="images", db_index=False)
     laboratory = LaboratoryKey(of="case")
     file = models.FileField(upload_to=original_path, max_length=200)
     original_name = models.CharField(max_length=255)
@@ -61,7 +62,9 @@ class CellImage(models.Model):
     stored_bytes = models.PositiveIntegerField()
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()
-    uploaded_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="uploaded_images")
+    uploaded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, related_name="uploaded_images", db_index=False
+    )
     uploaded_at = models.DateTimeField(auto_now_add=True)
 
     status = models.CharField(max_length=12, choices=ImageStatus.choices, default=ImageStatus.QUEUED)

@@ -24,7 +24,7 @@ class Notification(models.Model):
     """A line in somebody's list. It holds ids only: what it shows is read anew, by what the reader may see."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="notifications")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="notifications", db_index=False)
     kind = models.CharField(max_length=24, choices=NotificationKind.choices)
     case = models.ForeignKey(Case, models.PROTECT, related_name="notifications")
     report = models.ForeignKey(Report, models.PROTECT, null=True, blank=True, related_name="notifications")

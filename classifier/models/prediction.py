@@ -19,7 +19,7 @@ class Prediction(Fact):
     """What one model version said about one image. Never edited; a newer model adds a row beside it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    image = models.ForeignKey(CellImage, models.PROTECT, related_name="predictions")
+    image = models.ForeignKey(CellImage, models.PROTECT, related_name="predictions", db_index=False)
     laboratory = LaboratoryKey(of="image")
     model_version = models.ForeignKey(ModelVersion, models.PROTECT, related_name="predictions")
     label = models.CharField(max_length=24, choices=CELL_TYPE_CHOICES, blank=True)

@@ -29,7 +29,7 @@ class Report(Fact):
     """One signed version of a case's report. `payload_json` is canonical JSON, `sha256` that of exactly its bytes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    case = models.ForeignKey(Case, models.PROTECT, related_name="reports")
+    case = models.ForeignKey(Case, models.PROTECT, related_name="reports", db_index=False)
     laboratory = LaboratoryKey(of="case")
     version = models.PositiveIntegerField()
     kind = models.CharField(max_length=12, choices=ReportKind.choices)

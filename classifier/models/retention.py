@@ -67,7 +67,7 @@ class RemovedPicture(Fact):
     """The original of an image was removed under a retention rule. Its row, hashes, predictions and reviews stay."""
 
     image = models.OneToOneField(CellImage, models.PROTECT, primary_key=True, related_name="removed_picture")
-    rule = models.ForeignKey(RetentionRule, models.PROTECT, related_name="removed_pictures")
+    rule = models.ForeignKey(RetentionRule, models.PROTECT, related_name="removed_pictures", db_index=False)
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

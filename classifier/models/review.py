@@ -34,16 +34,19 @@ class Review(Fact):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    image = models.ForeignKey(CellImage, models.PROTECT, related_name="reviews")
+    image = models.ForeignKey(CellImage, models.PROTECT, related_name="reviews", db_index=False)
     laboratory = LaboratoryKey(of="image")
     prediction = models.ForeignKey(Prediction, models.PROTECT, null=True, blank=True, related_name="reviews")
-    reader = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="reviews")
+    reader = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="reviews", db_index=False)
     verdict = models.CharField(max_length=12, choices=Verdict.choices)
     final_label = models.CharField(max_length=24, choices=CELL_TYPE_CHOICES, blank=True)
     comment = models.TextField(max_length=1000, blank=True)
     previous = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="+")
     failure_code = models.CharField(max_length=40, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    # `classifier.verdict_trigger`
+    also_refused = ("verdict_agrees",)
 
     class Meta:
         ordering: ClassVar = ["-created_at", "-id"]

@@ -1,25 +1,16 @@
 """The cure for a wrong patient or a wrong picture: taken out of everything that counts, and never gone."""
 
 import uuid
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q, prefetch_related_objects
+from django.db.models import Q
 
-from accounts.facts import Fact, FactQuerySet
+from accounts.facts import Fact
 from classifier.models.case import Case
 from classifier.models.image import CellImage
 from classifier.models.laboratory_key import LaboratoryKey
-
-
-class VoidQuerySet(FactQuerySet["Void"]):
-    def bulk_create(self, objs: Iterable["Void"], *args: Any, **options: Any) -> list["Void"]:
-        voids = list(objs)
-        # Their laboratory is asked for in one query, not for each of them.
-        prefetch_related_objects(voids, "case", "image")
-        return super().bulk_create(voids, *args, **options)
 
 
 class Void(Fact):
@@ -32,8 +23,6 @@ class Void(Fact):
     reason = models.TextField(max_length=500)
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="voids")
     at = models.DateTimeField(auto_now_add=True)
-
-    objects: ClassVar[models.Manager[Any]] = VoidQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

@@ -20,7 +20,7 @@ from classifier.services.cases import (
     open_quick_case,
     void_case,
 )
-from classifier.services.emergency import open_emergency_access
+from classifier.services.emergency import end_emergency_access, open_emergency_access
 from classifier.services.exports import record_export_download, request_export, withdraw_export
 from classifier.services.images import add_image, add_image_to_quick_case, requeue_image, void_image
 from classifier.services.laboratory import save_laboratory_settings
@@ -52,6 +52,7 @@ __all__ = [
     "close_read_reread",
     "close_reread",
     "draw_reread",
+    "end_emergency_access",
     "erase_pseudonym",
     "generated_accession_number",
     "lift_hold",

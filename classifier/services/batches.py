@@ -110,7 +110,7 @@ def case_for(actor: User, accession_number: str) -> Case:
     """The laboratory's case of that number, or a new one."""
     if len(accession_number) > 64:
         raise InvalidInput("accession_number_too_long", "An accession number has at most 64 characters.")
-    known = Case.objects.visible_to(actor).filter(accession_number__iexact=accession_number)
+    known = Case.objects.visible_to(actor).numbered(accession_number)
     case = (known.first() if accession_number else None) or open_case(actor=actor, accession_number=accession_number)
     require_editable(case)
     return case
@@ -325,10 +325,10 @@ def void_waiting(batch: Batch, by: User) -> int:
     if queued.filter(wanted).update(on_hold=False):
         wake_workers()
     # What is wanted is on hold no longer.
-    rows = list(queued.values_list("pk", flat=True))
+    images = list(queued.only("laboratory"))
     queued.update(cancelled=True)
-    Void.objects.bulk_create(Void(image_id=pk, reason=CANCELLED_REASON, by=by) for pk in rows)
-    return len(rows)
+    Void.objects.bulk_create(Void(image=image, reason=CANCELLED_REASON, by=by) for image in images)
+    return len(images)
 
 
 @transaction.atomic

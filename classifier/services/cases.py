@@ -68,7 +68,7 @@ def open_case(
             case.save(force_insert=True)
             audit.record(action="case_opened", actor=actor, target=case)
     except IntegrityError as error:
-        if Case.objects.filter(laboratory=actor.laboratory, accession_number__iexact=case.accession_number).exists():
+        if Case.objects.filter(laboratory=actor.laboratory).numbered(case.accession_number).exists():
             message = "This laboratory already has a case with that accession number. Open that case instead."
             raise Conflict("accession_number_taken", message) from error
         raise Conflict("case_id_taken", "This case could not be opened. Reload the page and try again.") from error

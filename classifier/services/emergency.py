@@ -1,32 +1,28 @@
 """Break-glass: opening one case of another laboratory for an hour, for reading, and telling everybody concerned."""
 
-import smtplib
 from datetime import timedelta
 from typing import Any
 
-import structlog
-from django.core.mail import EmailMessage, get_connection
 from django.db import models, transaction
-from django.db.models import Q, Value
-from django.db.models.functions import Lower
+from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts import audit
 from accounts.models import AuditEvent, Laboratory, User
 from accounts.roles import Role, Verb
-from classifier.errors import InvalidInput, TooManyTries
-from classifier.models import Case, EmergencyAccess, NotificationKind
+from classifier import emergency_mails
+from classifier.errors import Conflict, InvalidInput, NotAllowed, TooManyTries
+from classifier.models import Case, EmergencyAccess, EmergencyEnd, NotificationKind
 from classifier.services.notifications import notify
-from classifier.services.permission import require, required_reason, storable
+from classifier.services.permission import may_in, require, required_reason, storable
 from classifier.services.reports import check_password
 
-logger = structlog.get_logger(__name__)
 ACCESS_LASTS = timedelta(hours=1)
 REFUSED = "emergency_access_refused"
 # Guesses at a laboratory or a number; who mistypes has some left, who searches has not.
 TRIES = 5
 TRIES_WINDOW = timedelta(minutes=15)
-MAIL_SECONDS = 5
 NO_SUCH_CASE = (
     "There is no case of that laboratory and accession number. Both must be typed exactly. This try is recorded."
 )
@@ -64,8 +60,35 @@ def open_emergency_access(
         told = people_to_tell(case.laboratory)
         for person in told:
             notify(user=person, kind=NotificationKind.EMERGENCY_ACCESS, case=case)
-        transaction.on_commit(lambda: send_mails(access, told))
+        emergency_mails.write(access, told)
     return access
+
+
+@transaction.atomic
+def end_emergency_access(*, actor: User, access: EmergencyAccess) -> None:
+    """Close the case to who has opened it, before the hour is over. From the commit on nothing of it is found.
+
+    For whoever opened it, and for the administrators of the case's laboratory. Every open access of that person to the
+    case ends. Asked once more, nothing changes. Raises NotAllowed; Conflict (access_over) where the hour is over.
+    """
+    if actor != access.user and not may_in(access.case, actor, Verb.ADMINISTER):
+        raise NotAllowed(
+            "not_allowed", "Only who opened the case, or an administrator of its laboratory, can end this."
+        )
+    still_open = EmergencyAccess.objects.filter(user=access.user, case=access.case, expires_at__gt=Now(), end=None)
+    for each in still_open:
+        _, is_new = EmergencyEnd.objects.get_or_create(access=each, defaults={"by": actor})
+        if is_new:
+            record_in_both(
+                action="emergency_access_ended",
+                actor=actor,
+                other=access.case.laboratory if actor == access.user else access.user.laboratory,
+                target=access.case,
+                case=str(access.case_id),
+                emergency=str(each.pk),
+            )
+    if not EmergencyEnd.objects.filter(access=access).exists():
+        raise Conflict("access_over", "This access has ended by itself: its hour is over.")
 
 
 def require_tries_left(actor: User) -> None:
@@ -86,9 +109,8 @@ def found_case(actor: User, laboratory: str, accession_number: str) -> Case:
         User.objects.select_for_update(no_key=True).get(pk=actor.pk)
         require_tries_left(actor)
         named = Laboratory.objects.filter(name__iexact=laboratory).first()
-        # As the unique index has it: any other way of ignoring case reads all cases of the laboratory.
-        cases = Case.objects.select_related("laboratory").alias(number=Lower("accession_number"))
-        case = cases.filter(laboratory=named, number=Lower(Value(accession_number))).first() if named else None
+        cases = Case.objects.select_related("laboratory").filter(laboratory=named)
+        case = cases.numbered(accession_number).first() if named else None
         if case is None:
             record_in_both(action=REFUSED, actor=actor, other=named, code="no_such_case")
     if case is None:
@@ -121,23 +143,3 @@ def people_to_tell(laboratory: Laboratory) -> list[User]:
     """The laboratory's administrators and auditors."""
     responsible = Q(role__in=[Role.ADMIN, Role.AUDITOR])
     return list(User.objects.filter(responsible, laboratory=laboratory, is_active=True).order_by("email"))
-
-
-def send_mails(access: EmergencyAccess, people: list[User]) -> None:
-    """Mail each of them that a case was opened: by whom and until when, never which one.
-
-    A mail server that fails or hangs changes nothing: the notification and the trail are written already.
-    """
-    text = (
-        f"{access.user} of {access.user.laboratory} has opened a case of {access.case.laboratory} in an emergency, "
-        f"until {access.expires_at:%Y-%m-%d %H:%M} UTC, for reading only.\n\n"
-        "Which case, and why, stands in HematoVision under Emergency access. Sign in there to see it.\n"
-    )
-    subject = "HematoVision: emergency access to a case of your laboratory"
-    mails = [EmailMessage(subject, text, to=[person.email]) for person in people]
-    if not mails:
-        return
-    try:
-        get_connection(timeout=MAIL_SECONDS).send_messages(mails)
-    except (OSError, smtplib.SMTPException) as error:
-        logger.warning("emergency_mail_not_sent", emergency=str(access.pk), error=type(error).__name__)

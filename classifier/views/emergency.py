@@ -1,20 +1,27 @@
 """Emergency access: the form that opens one case of another laboratory, and who opened cases of one's own."""
 
+import uuid
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.middleware import SignedInRequest
 from accounts.roles import Verb
 from classifier import services
-from classifier.emergency import accesses_by_laboratory, accesses_to_laboratory, may_see_accesses, open_cases
+from classifier.emergency import (
+    accesses_by_laboratory,
+    accesses_to_end,
+    accesses_to_laboratory,
+    may_see_accesses,
+    open_cases,
+)
 from classifier.errors import HematoVisionError
 from classifier.paging import html_page
 
@@ -85,5 +92,19 @@ def emergency(request: SignedInRequest) -> HttpResponse:
         context["open"] = open_cases(request.user)
     if may_see:
         context["page"] = html_page(request, accesses_to_laboratory(request.user), ACCESSES_ON_PAGE)
+        context["may_end"] = request.user.may(Verb.ADMINISTER)
         context["by_own"] = accesses_by_laboratory(request.user)[:OWN_SHOWN]
     return render(request, "classifier/emergency.html", context, status=status)
+
+
+@require_POST
+def emergency_end(request: SignedInRequest, access_id: uuid.UUID) -> HttpResponse:
+    """End an access: the own one, or as an administrator one to a case of the own laboratory."""
+    access = get_object_or_404(accesses_to_end(request.user), pk=access_id)
+    try:
+        services.end_emergency_access(actor=request.user, access=access)
+    except HematoVisionError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "The emergency access is ended.")
+    return redirect("emergency")

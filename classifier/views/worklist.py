@@ -12,6 +12,7 @@ from accounts.roles import Verb
 from classifier.forms import SearchForm, WorklistForm
 from classifier.models import Case, CaseStatus, ModelVersion
 from classifier.paging import html_page
+from classifier.search import cases_found
 from classifier.views.posting import posted_from
 from classifier.worklist import (
     UNREAD,
@@ -64,10 +65,15 @@ def case_search(request: SignedInRequest) -> HttpResponse:
     form = SearchForm(request.POST)
     found: list[Case] = []
     if form.is_valid():
-        cases = Case.objects.visible_to(request.user).matching(form.cleaned_data["accession_number"])
-        found = list(with_what_a_row_shows(cases)[: CASES_ON_PAGE + 1])
-        if found and found[0].found_by == "number":  # type: ignore[attr-defined]
-            return redirect("case", case_id=found[0].pk)
+        text, cases = form.cleaned_data["accession_number"], Case.objects.visible_to(request.user)
+        case = cases.numbered(text).first()
+        if case is not None:
+            return redirect("case", case_id=case.pk)
+        by = cases_found(request.user, text, CASES_ON_PAGE + 1)
+        rows = with_what_a_row_shows(cases).in_bulk(list(by))
+        found = [rows[pk] for pk in by if pk in rows]
+        for row in found:
+            row.found_by = by[row.pk]  # type: ignore[attr-defined]
     context = {
         "searched": True,
         "more": len(found) > CASES_ON_PAGE,
