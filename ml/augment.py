@@ -70,10 +70,10 @@ def _strong(scene: Scene, size: int, random: np.random.Generator, lender: Pixels
     if random.random() < 0.7:
         colours = _other_stain(colours, white, random)
     if random.random() < 0.5:
-        colours = _hue_and_saturation(colours, random, hue=0.3, saturation=0.5)
+        colours = _hue_and_saturation(colours, random, hue=0.4, saturation=0.6)
     if random.random() < 0.5:
         colours = 255 * np.power(np.clip(colours / 255, 0, 1), np.float32(np.exp(random.normal(0, 0.3))))
-    if random.random() < 0.06:
+    if random.random() < 0.1:
         colours = np.repeat(colours.mean(axis=2, keepdims=True), 3, axis=2)
     return _optics(_to_pixels(colours), random)
 

@@ -2,8 +2,8 @@
 
 A class is in the set when its probability reaches the class's threshold, an order statistic of the probabilities
 that held-out cells of the class got (Mondrian conformal prediction, Vovk et al. 2005). The rank is chosen so that
-the coverage holds with 90 % confidence over the draw of the held-out cells (Vovk 2012, ACML), and not just on
-average. A set is never empty.
+the coverage holds with 90 % confidence or more over the draw of the held-out cells (Vovk 2012, ACML), and not just
+on average. A set is never empty.
 """
 
 import math
@@ -40,21 +40,25 @@ def class_thresholds(
     labels: NDArray[np.integer],
     classes: int,
     sources: Sequence[str] | None = None,
+    confidence: float = _CONFIDENCE,
 ) -> list[float]:
     """Return one threshold a class from calibrated probabilities (n, classes) and true class indices (n,).
 
     With `sources` (n,) the promise is kept for the cells of every source that has enough of the class, and not just for
     all of them together. A class with too few held-out cells for the guarantee gets 0, which keeps it in every set.
+    `confidence` is that of the guarantee over the draw of the held-out cells, as if they were independent.
     """
     of_source = np.array(sources if sources is not None else [""] * len(labels))
     return [
         min(
             [
-                _threshold(probabilities[own, index]),
+                _threshold(probabilities[own, index], confidence),
                 *(
-                    _threshold(alone)
+                    _threshold(alone, confidence)
                     for source in np.unique(of_source[own])
-                    if threshold_rank(len(alone := probabilities[own & (of_source == source), index]))
+                    if threshold_rank(
+                        len(alone := probabilities[own & (of_source == source), index]), confidence=confidence
+                    )
                 ),
             ]
         )
@@ -63,8 +67,8 @@ def class_thresholds(
     ]
 
 
-def _threshold(own: NDArray[np.floating]) -> float:
-    rank = threshold_rank(len(own))
+def _threshold(own: NDArray[np.floating], confidence: float) -> float:
+    rank = threshold_rank(len(own), confidence=confidence)
     return float(np.sort(own)[rank - 1]) if rank else 0.0
 
 

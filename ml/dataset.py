@@ -3,6 +3,7 @@ from.
 """
 
 import csv
+import gzip
 import hashlib
 import json
 import re
@@ -92,11 +93,19 @@ def slide_of(path: Path) -> str:
     return dated.group(1) if dated else re.sub(r"_\d+_\d+$", "", stem)
 
 
+def month_of(slide: str) -> str:
+    """Return the month of a Raabin slide, which is named by its day: `95-8-10-1` -> `95-8`. The slides of basophils,
+    each of a date of its own, count as one month.
+    """
+    return "dated" if re.fullmatch(r"20\d{6}", slide) else "-".join(slide.split("-")[:2])
+
+
 def product_cells(data: Path) -> list[LabelledCell]:
     """Return every picture of the product's training sources with its group and part. No TEST picture is among them.
 
     Groups: content duplicates (PBC), slides (Raabin), photographs (Kaggle TRAIN; a file whose photograph is uncertain
-    is left out). Groups with near-duplicate content are joined, across sources too.
+    is left out). Groups with near-duplicate content are joined, across sources too. Raabin's slides are dealt month
+    by month, so that training sees slides of every month, and no month's imaging is known from the test alone.
     """
     cells = [LabelledCell(path, label, "pbc", f"pbc:{path.stem}") for path, label in read_class_folders(data / "pbc")]
     cells += [
@@ -114,9 +123,12 @@ def product_cells(data: Path) -> list[LabelledCell]:
     groups = join_groups([cell.group for cell in cells], pairs)
     cells = [replace(cell, group=group) for cell, group in zip(cells, groups, strict=True)]
     part_of: dict[str, str] = {}
-    for source, shares in SHARES.items():
-        own = [cell for cell in cells if cell.source == source]
-        parts = deal([cell.group for cell in own], [cell.label for cell in own], shares)
+    strata: dict[tuple[str, str], list[LabelledCell]] = {}
+    for cell in cells:
+        month = month_of(slide_of(cell.path)) if cell.source == "raabin" else ""
+        strata.setdefault((cell.source, month), []).append(cell)
+    for (source, _), own in strata.items():
+        parts = deal([cell.group for cell in own], [cell.label for cell in own], SHARES[source])
         for cell, part in zip(own, parts, strict=True):
             part_of.setdefault(cell.group, part)
     return [replace(cell, part=part_of[cell.group]) for cell in cells]
@@ -188,3 +200,16 @@ def write_manifest(cells: Sequence[LabelledCell], data: Path, target: Path) -> s
                 [cell.path.relative_to(data).as_posix(), digest, cell.label, cell.source, cell.group, cell.part]
             )
     return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def read_manifest(packed: Path, data: Path) -> list[LabelledCell]:
+    """Return the pictures of a bundle's packed manifest with the part that each had when it was trained.
+
+    Raises UnusableData where one of them is not in the data folder.
+    """
+    with gzip.open(packed, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [LabelledCell(data / row["path"], row["label"], row["source"], row["group"], row["split"]) for row in rows]
+    if not all(cell.path.is_file() for cell in cells):
+        raise UnusableData("The data folder lacks pictures that this model was trained on.")
+    return cells

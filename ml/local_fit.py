@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.calibrate import ACCEPTED_IN_DOMAIN, fit_temperature, least_confidence
+from ml.calibrate import fit_temperature, least_confidence
 from ml.conformal import COVERAGE
 from ml.gate import Gate, UsualLimits, usual_limits
 from ml.head_correction import LocalCells, corrected_head, cross_validated_logits, directions_for
@@ -19,6 +19,7 @@ from ml.views import ALL, ONE, as_served
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
+_ACCEPTED_LOCALLY = 0.99
 _FEWEST_OF_A_GROUP = 5
 _MOST_WIDENED = 1.5
 _JUNK_REFUSED = 0.99
@@ -154,13 +155,13 @@ def gate_with(gate: Gate, cells: LocalCells, junk: Floats, views: int) -> Gate:
     given = cells.for_gate
     each = given.reshape(-1, given.shape[2]) if views == ONE else as_served(given, views)
     bank = replace(gate.bank, shift=gate.bank.placed(each).mean(axis=0))
-    old, seen = gate.limits, usual_limits(bank, each, ["here"] * len(each), ACCEPTED_IN_DOMAIN)
+    old, seen = gate.limits, usual_limits(bank, each, ["here"] * len(each), _ACCEPTED_LOCALLY)
     limits = UsualLimits(
         distance=min(max(old.distance, seen.distance), _MOST_WIDENED * old.distance),
         residual=min(max(old.residual, seen.residual), _MOST_WIDENED * old.residual),
         strength=max(min(old.strength, seen.strength), old.strength / _MOST_WIDENED),
     )
     # The score of log odds x is far * exp(x - refused_from): familiar, which is at most 1, begins log(far) below.
-    wanted = float(np.quantile(bank.refusal_logits(each), ACCEPTED_IN_DOMAIN)) + math.log(gate.far)
+    wanted = float(np.quantile(bank.refusal_logits(each), _ACCEPTED_LOCALLY)) + math.log(gate.far)
     most = float(np.quantile(bank.refusal_logits(junk), 1 - _JUNK_REFUSED))
     return Gate(bank, limits, gate.far, max(gate.refused_from, min(wanted, most)))

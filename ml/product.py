@@ -15,7 +15,7 @@ import numpy as np
 from ml.boxes import field_report
 from ml.calibrate import Calibration, Restained, SeenCells, calibrate, compress, look, restained_views
 from ml.data_folder import WEIGHTS
-from ml.dataset import LabelledCell, product_cells, read_class_folders, write_manifest
+from ml.dataset import LabelledCell, product_cells, read_class_folders, read_manifest, write_manifest
 from ml.errors import UnusableData
 from ml.evaluate import classify, clusters_right, report, run
 from ml.examples import Examples, load_examples
@@ -130,13 +130,13 @@ def export_again(folder: Path) -> ModelCard:
 
 
 def calibrate_again(folder: Path, data: Path) -> ModelCard:
-    """Fit a bundle's calibration anew on the validation part of `data`, and evaluate it. Raises UnusableData or
-    ModelUnavailable.
+    """Fit a bundle's calibration anew on its own validation part, from its manifest, and evaluate it. Raises
+    UnusableData or ModelUnavailable.
     """
     card = verify_bundle(folder)
     refuse_adapted(card)
     refuse_without_fields(data)
-    cells = without_source(product_cells(data), card.training.get("leave_out"))
+    cells = read_manifest(folder / MANIFEST_FILE, data)
     training, validation = (load_examples(of_part(cells, part), card.labels) for part in ("train", "validation"))
     with staged(folder) as fresh:
         for name in card.files:

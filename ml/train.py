@@ -26,6 +26,7 @@ from ml.augment import Augmentation
 from ml.data_folder import cache_folder
 from ml.errors import UnusableData
 from ml.examples import Examples
+from ml.folded_backbone import folded_forward
 from ml.heat_map import Head, grad_cam
 from ml.model_card import file_sha256
 from ml.network import backbone_of, build_network, head_weights, resized_network, thaw
@@ -49,9 +50,9 @@ class ViewBatches:
         self._examples, self._recipe, self._size, self._ahead = examples, recipe, stage.size, ahead
         self._numbers = range(first, last)
         self._chances = chances_of(examples, stage.source_weights)
-        drawn = np.flatnonzero(self._chances)[::_LENDERS_EVERY]
-        lenders = [examples.scenes[i].pixels for i in drawn]
-        self._augmentation = Augmentation(recipe.mild_share, recipe.stain_borrowed, lenders)
+        # Of every source, also of one that the stage does not draw from: its stains teach without its labels.
+        self.lenders = [scene.pixels for scene in examples.scenes[::_LENDERS_EVERY]]
+        self._augmentation = Augmentation(recipe.mild_share, recipe.stain_borrowed, self.lenders)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         with ThreadPoolExecutor(2) as pool:
@@ -195,14 +196,14 @@ def build_step(
     variables = network.trainable_variables
     classes = network.output_shape[1][-1]
     # Apart, since a `training=True` for the whole would also unfreeze the batch statistics of the backbone.
-    backbone, head = backbone_of(network), keras.Model(network.outputs[0], network.outputs[1])
+    backbone, head = folded_forward(backbone_of(network)), keras.Model(network.outputs[0], network.outputs[1])
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
         target = tf.one_hot(labels, classes) * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
         with tf.GradientTape() as tape:
-            feature_map = drop_cells(backbone(scaled, training=False), recipe.cells_dropped)
+            feature_map = drop_cells(backbone(scaled), recipe.cells_dropped)
             logits = head(feature_map, training=True)
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))

@@ -164,7 +164,7 @@ class VoidingSerializer(serializers.ModelSerializer[Void]):
                     "ood_score": 0.31,
                     "box": [82, 75, 281, 290],
                     "leukocytes": [],
-                    "model": {"name": "hematovision-mobilenetv2", "version": "1.2.0", "sha256": "5f0c..."},
+                    "model": {"name": "hematovision-mobilenetv2", "version": "1.3.0", "sha256": "5f0c..."},
                     "duration_ms": 12.5,
                     "created_at": "2026-11-20T09:01:01Z",
                 },

@@ -1,3 +1,4 @@
+import gzip
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ml.acquire import unpack_kaggle
-from ml.dataset import load_scenes, read_class_folders
+from ml.dataset import LabelledCell, load_scenes, read_class_folders, read_manifest, write_manifest
 from ml.errors import UnusableData
 from ml.evaluate import label_for_model
 
@@ -102,3 +103,18 @@ def test_what_is_no_kaggle_zip_is_refused(tmp_path: Path) -> None:
         writing.writestr("holiday/photo.jpg", b"x")
     with pytest.raises(UnusableData, match="does not hold"):
         unpack_kaggle(tmp_path / "other.zip", tmp_path)
+
+
+def test_a_bundle_remembers_which_picture_was_in_which_part(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", "monocyte", "platelet")
+    cells = [
+        LabelledCell(data / "monocyte" / "cell.png", "monocyte", "pbc", "pbc:a", "train"),
+        LabelledCell(data / "platelet" / "cell.png", "platelet", "pbc", "pbc:b", "validation"),
+    ]
+    write_manifest(cells, data, tmp_path / "manifest.csv")
+    packed = tmp_path / "manifest.csv.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "manifest.csv").read_bytes()))
+    assert read_manifest(packed, data) == cells
+    cells[1].path.unlink()
+    with pytest.raises(UnusableData, match="lacks pictures that this model was trained on"):
+        read_manifest(packed, data)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ml.dataset import SHARES, slide_of
+from ml.dataset import SHARES, month_of, slide_of
 from ml.images import decode
 from ml.originals import photograph_of_files, photographs_by_class
 from ml.originals import test_photographs as photographs_for_test
@@ -67,6 +67,13 @@ def test_slide_is_read_from_the_name(name: str, slide: str) -> None:
     assert slide_of(Path(name)) == slide
 
 
+@pytest.mark.parametrize(
+    ("slide", "month"), [("95-8-10-1", "95-8"), ("95-10-2-1", "95-10"), ("20190526", "dated"), ("20190604", "dated")]
+)
+def test_a_slide_is_dealt_within_its_month(slide: str, month: str) -> None:
+    assert month_of(slide) == month
+
+
 def test_in_the_manifest_no_group_and_no_content_crosses(manifest: list[dict[str, str]]) -> None:
     for key in ("group", "sha256"):
         parts = defaultdict(set)
@@ -83,6 +90,15 @@ def test_in_the_manifest_no_slide_crosses(manifest: list[dict[str, str]]) -> Non
             parts[slide_of(Path(row["path"]))].add(row["split"])
     assert len(parts) > 30
     assert all(len(found) == 1 for found in parts.values())
+
+
+def test_training_sees_slides_of_every_month(manifest: list[dict[str, str]]) -> None:
+    parts = defaultdict(set)
+    for row in manifest:
+        if row["source"] == "raabin":
+            parts[month_of(slide_of(Path(row["path"])))].add(row["split"])
+    assert len(parts) > 3
+    assert all("train" in found for found in parts.values()), parts
 
 
 def test_the_manifest_holds_no_test_picture_and_no_test_photograph(manifest: list[dict[str, str]], data: Path) -> None:

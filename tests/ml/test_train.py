@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,52 @@ def test_early_layers_stay_as_they_were(examples: Examples) -> None:
     assert not trained["Conv1"]
     assert trained["block_3_expand"]
     assert trained["Conv_1"]
+
+
+def test_a_stain_is_lent_by_a_source_that_is_not_drawn_from(examples: Examples) -> None:
+    from ml.train import ViewBatches
+
+    lenders = ViewBatches(examples, RECIPE, RECIPE.stages[0], first=0, last=1).lenders
+    lent = {id(pixels) for pixels in lenders}
+    of = [source for scene, source in zip(examples.scenes, examples.sources, strict=True) if id(scene.pixels) in lent]
+    assert set(of) == {"pbc", "raabin"}
+
+
+def test_the_folded_backbone_answers_and_learns_as_the_backbone_does() -> None:
+    import keras
+    import tensorflow as tf
+
+    from ml.folded_backbone import folded_forward
+    from ml.network import backbone_of, build_network, thaw
+
+    network = build_network(3, 64, None)
+    thaw(network)
+    backbone = backbone_of(network)
+    random = np.random.default_rng(3)
+    for layer in backbone.layers:  # statistics as of a trained network: the fresh ones would hide a mistake
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [
+                    random.uniform(0.5, 1.5, gamma.shape),
+                    random.normal(0, 0.3, beta.shape),
+                    random.normal(0, 0.3, mean.shape),
+                    random.uniform(0.5, 1.5, variance.shape),
+                ]
+            )
+    pixels = tf.constant(random.uniform(-1, 1, (2, 64, 64, 3)), tf.float32)
+    answers, gradients = [], []
+    plain = partial(backbone, training=False)
+    for forward in (plain, folded_forward(backbone)):
+        with tf.GradientTape() as tape:
+            maps = forward(pixels)
+            loss = tf.reduce_mean(tf.square(maps))
+        answers.append(maps.numpy())
+        gradients.append([g.numpy() for g in tape.gradient(loss, backbone.trainable_variables)])
+    assert answers[0].std() > 0.01
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-3)
+    for folded, whole in zip(gradients[1], gradients[0], strict=True):
+        assert np.linalg.norm(folded - whole) <= 0.01 * np.linalg.norm(whole) + 1e-6
 
 
 def test_an_interrupted_run_goes_on_where_it_saved_itself(
