@@ -292,7 +292,8 @@ def test_estimate_is_called_one_and_names_its_data_set(
 
     assert "Estimate corrected for the model's known mistakes" in text
     assert "An estimate, not a count" in text
-    assert f"{model_version} mistook these cells as it mistook those of Raabin, held-out slides (732 cells)" in text
+    cells = model_version.metrics["raabin_held_out_slides"]["n"]
+    assert f"{model_version} mistook these cells as it mistook those of Raabin, held-out slides ({cells} cells)" in text
 
 
 def test_cells_of_two_models_get_no_estimate(
