@@ -148,14 +148,14 @@ def test_card_without_a_matrix_gives_no_estimate() -> None:
 
 
 def test_shipped_model_gives_an_estimate_that_knows_its_slides() -> None:
-    """Seven slides tell less than 732 independent cells: the limits are wider than those of the cells alone."""
+    """A few slides tell less than as many independent cells: the limits are wider than those of the cells alone."""
     confusion = nearest_confusion(read_card(shipped_bundle()).metrics)
     assert confusion is not None
     counts = {"neutrophil": 60, "lymphocyte": 29, "monocyte": 7, "eosinophil": 3, "basophil": 1}
     clustered = by_label(counts, confusion)
     independent = by_label(counts, Confusion(confusion.data_set, confusion.counts))
 
-    assert confusion.design_effect > 5
+    assert confusion.design_effect > 1.2
     for label, share in clustered.items():
         assert share.percent == pytest.approx(independent[label].percent)
         assert share.high - share.low > independent[label].high - independent[label].low
