@@ -60,7 +60,8 @@ _LIMITS = (
     "Accuracy on other stains and microscopes is unknown and usually lower: validate locally first. Most of their "
     "cells are called unfamiliar and get no class before the model is adapted.",
     "Figures on PBC are optimistic: the set has no donor ids, so cells of one person are on both sides of the split.",
-    "In the Raabin set most eosinophils are of one slide, which is trained on, and basophils of four sessions with "
+    "Figures on Raabin are of slides whose months other slides of the training are of: a laboratory that it never saw "
+    "is harder. Most eosinophils of the set are of one slide, which is trained on, and basophils of four sessions with "
     "other imaging.",
     "Kaggle figures rest on 71 photographs of one microscope, four of them of monocytes.",
 )
