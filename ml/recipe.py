@@ -39,7 +39,6 @@ class Recipe:
     mild_share: float = 0.2
     cells_dropped: float = 0.35
     stain_borrowed: float = 0.5
-    first_stage_share: float = 0.0
     seed: int = 7
     check_every: int = 300
 

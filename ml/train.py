@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -257,14 +257,9 @@ def fine_tune(
         progress.advance(note=f"loss {np.mean(losses):.3f}")
         if number % recipe.check_every and number != last:
             continue
-        earlier = state.earlier if state else []
         trained = [variable.numpy() for variable in optimizer.variables]
-        state = State(number, stopwatch.seconds, network.get_weights(), trained, earlier)
+        state = State(number, stopwatch.seconds, network.get_weights(), trained)
         optimizer.finalize_variable_values(variables)
-        if number == last and not earlier:
-            state = replace(state, earlier=network.get_weights())
-        if number == recipe.steps:
-            network.set_weights(blended(network.get_weights(), state.earlier, recipe.first_stage_share))
         log.write(number, state.seconds, float(np.mean(losses)), *judge(network, views, validation))
         if number == recipe.steps:
             state = replace(state, weights=network.get_weights())
@@ -274,17 +269,6 @@ def fine_tune(
     if state is None:
         raise ValueError("A stage has at least one step.")
     return state
-
-
-def blended(
-    late: list[NDArray[np.float32]], early: list[NDArray[np.float32]], share: float
-) -> list[NDArray[np.float32]]:
-    """Return the weights between those of two points of one run, `share` of the way back to the earlier one.
-
-    What a network learnt last costs it some of what it could do elsewhere; between the two it keeps most of both
-    (Wortsman et al. 2022, CVPR: WiSE-FT).
-    """
-    return [np.asarray((1 - share) * b + share * a, b.dtype) for b, a in zip(late, early, strict=True)]
 
 
 def judge(network: keras.Model, views: NDArray[np.uint8], validation: Examples) -> tuple[float, list[float], float]:
@@ -348,15 +332,14 @@ class TrainingLog:
 
 @dataclass(frozen=True)
 class State:
-    """A run after `step` steps and `seconds` of work: the arrays of the network and of the optimizer, in their own
-    order, and the averaged weights at the end of the first stage.
+    """A run after `step` steps and `seconds` of work: the arrays of the network and of the optimizer, each in its own
+    order.
     """
 
     step: int
     seconds: float
     weights: list[NDArray[np.float32]]
     optimizer: list[NDArray[np.generic]]
-    earlier: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 class Checkpoint:
@@ -378,18 +361,15 @@ class Checkpoint:
                     "name another folder, or delete that one."
                 )
             numbers = range(len(saved.files))
-            weights, optimizer, earlier = (
-                [saved[f"{kind}{i}"] for i in numbers if f"{kind}{i}" in saved]
-                for kind in ("weights", "optimizer", "earlier")
+            weights, optimizer = (
+                [saved[f"{kind}{i}"] for i in numbers if f"{kind}{i}" in saved] for kind in ("weights", "optimizer")
             )
-            seconds = float(saved.get("seconds", 0.0))  # not told by the checkpoints of version 1.1.0
-            return State(int(saved["step"]), seconds, weights, optimizer, earlier)
+            return State(int(saved["step"]), float(saved["seconds"]), weights, optimizer)
 
     def save(self, state: State) -> None:
         """Keep a state instead of the one before."""
         arrays: dict[str, NDArray[np.generic]] = {f"weights{i}": value for i, value in enumerate(state.weights)}
         arrays |= {f"optimizer{i}": value for i, value in enumerate(state.optimizer)}
-        arrays |= {f"earlier{i}": value for i, value in enumerate(state.earlier)}
         fresh = self._path.with_suffix(".part")
         with fresh.open("wb") as file:
             numbers = {"step": np.array(state.step), "seconds": np.array(state.seconds)}

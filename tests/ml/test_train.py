@@ -165,22 +165,6 @@ def test_the_checkpoint_of_another_run_is_refused(examples: Examples, tmp_path: 
             Checkpoint(tmp_path / CHECKPOINT, recipe, examples, weights).load()
 
 
-def test_a_checkpoint_that_does_not_tell_its_seconds_is_gone_on_from(examples: Examples, tmp_path: Path) -> None:
-    from ml.train import CHECKPOINT, Checkpoint, State
-
-    checkpoint = Checkpoint(tmp_path / CHECKPOINT, RECIPE, examples, None)
-    checkpoint.save(State(2, 1.5, [np.ones(3, np.float32)], []))
-    with np.load(tmp_path / CHECKPOINT) as saved:
-        old = {name: saved[name] for name in saved.files if name != "seconds"}
-    kept = checkpoint.load()
-    np.savez(tmp_path / CHECKPOINT, **old)
-    earlier = checkpoint.load()
-    assert kept is not None
-    assert earlier is not None
-    assert (kept.seconds, earlier.seconds) == (1.5, 0.0)
-    assert (earlier.step, len(earlier.weights)) == (2, 1)
-
-
 def test_dropped_cells_keep_the_mean_of_the_others() -> None:
     import tensorflow as tf
 
@@ -200,11 +184,3 @@ def test_a_recipe_is_shortened_in_all_its_stages() -> None:
     recipe = Recipe(stages=(Stage(112, 300, ()), Stage(150, 100, ())))
     assert [stage.steps for stage in recipe.with_steps(40).stages] == [30, 10]
     assert [stage.steps for stage in recipe.with_steps(1).stages] == [1, 1]
-
-
-def test_blended_weights_lie_between() -> None:
-    from ml.train import blended
-
-    late, early = [np.array([1.0, 2.0], np.float32)], [np.array([0.0, 4.0], np.float32)]
-    assert blended(late, early, 0.25)[0].tolist() == [0.75, 2.5]
-    assert np.array_equal(blended(late, early, 0.0)[0], late[0])
