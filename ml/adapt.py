@@ -37,10 +37,10 @@ from ml.model_card import (
     read_card,
 )
 from ml.predictor import load_predictor
-from ml.progress import say
+from ml.progress import Progress, say
 from ml.runtime import Runtime
 from ml.source_features import load as load_source_features
-from ml.views import ALL, ONE, turned
+from ml.views import ALL, ONE, turned, zoomed
 
 Floats = NDArray[np.float32]
 
@@ -83,7 +83,8 @@ def adapt_bundle(model: Path, data: Path, out: Path, views: int | None = None) -
     opened = open_bundle(model)
     watched = time.process_time()
     cells = see(opened, pictures)
-    view_ms = 1000 * (time.process_time() - watched) / (cells.pooled.shape[0] * cells.pooled.shape[1])
+    looked = len(cells.labels) * (cells.pooled.shape[1] + cells.zoomed.shape[1])
+    view_ms = 1000 * (time.process_time() - watched) / looked
     adaptation = adapt(opened.served, cells, see_junk(opened), views)
     price = {"before": round(view_ms, 1), "after": round(view_ms * adaptation.kept.views, 1)}
     figures = {**figures_of(adaptation, opened.card.labels, cells.labels), "network_ms": price}
@@ -109,7 +110,11 @@ def open_bundle(model: Path) -> Opened:
 
 def see(opened: Opened, pictures: LabelledPictures) -> LocalCells:
     """Run the network on every view of the pictures."""
-    return LocalCells(*see_views(opened, pictures.views, "features"), pictures.labels, pictures.groups)
+    pooled, judged = see_views(opened, pictures.views, "features")
+    # One picture at a time: all of them at sixteen scales take a gigabyte for a thousand.
+    each = Progress("other scales", len(pictures.views)).each(pictures.views)
+    scales = np.stack([opened.runtime.run(zoomed(own[0])).maps.mean(axis=(1, 2)) for own in each])
+    return LocalCells(pooled, scales, judged, pictures.labels, pictures.groups)
 
 
 def see_junk(opened: Opened) -> Floats:

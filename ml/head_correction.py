@@ -36,12 +36,13 @@ REPEATS = 4
 class LocalCells:
     """Labelled cells of one microscope.
 
-    `pooled` (n, views, 1280) are the features of each in several views, the first as it lies (`ml/views.py`),
-    `for_gate` (n, views, d) what the gate judges by; `labels` (n,) are class indices; `groups` name what must not be on
-    both sides of a split.
+    `pooled` (n, views, 1280) are the features of each in several views, the first as it lies (`ml/views.py`), `zoomed`
+    (n, scales, 1280) those at other scales, for fitting alone; `for_gate` (n, views, d) is what the gate judges by;
+    `labels` (n,) are class indices; `groups` name what must not be on both sides of a split.
     """
 
     pooled: Floats
+    zoomed: Floats
     for_gate: Floats
     labels: NDArray[np.int64]
     groups: list[str]
@@ -49,7 +50,9 @@ class LocalCells:
     def chosen(self, indices: NDArray[np.int64]) -> "LocalCells":
         """Some of the cells."""
         groups = [self.groups[index] for index in indices]
-        return LocalCells(self.pooled[indices], self.for_gate[indices], self.labels[indices], groups)
+        return LocalCells(
+            self.pooled[indices], self.zoomed[indices], self.for_gate[indices], self.labels[indices], groups
+        )
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ def directions_for(cells: LocalCells, source: SourceFeatures | None) -> Directio
 
 def corrected_head(head: Head, cells: LocalCells, source: SourceFeatures | None, directions: Directions) -> Head:
     """Return the head with the correction that the labelled cells ask for."""
-    pooled = cells.pooled.reshape(-1, cells.pooled.shape[2])
-    labels = np.repeat(cells.labels, cells.pooled.shape[1])
+    every_view = np.concatenate([cells.pooled, cells.zoomed], axis=1)
+    pooled = every_view.reshape(-1, every_view.shape[2])
+    labels = np.repeat(cells.labels, every_view.shape[1])
     weights = np.full(len(labels), 1 / len(labels))
     logits = head.logits(pooled).astype(np.float64)
     if source:

@@ -1,9 +1,11 @@
 """What the network sees of a square from one side, or from eight: fitting and serving both look through here.
 
 To the eye a cell is the same however it lies, to the network nearly so. The mean over the eight ways to lay the square
-down takes that difference out of the features: what is left tells cells apart, and not how they lay.
+down takes that difference out of the features: what is left tells cells apart, and not how they lay. A fit to few cells
+also looks at them from nearer and from farther off, so that it does not learn their size by heart.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,11 +16,28 @@ Floats = NDArray[np.float32]
 
 ONE, ALL = 1, 8
 _QUARTERS = range(4)
+_SCALES = (0.85, 0.92, 1.08, 1.18)
 
 
 def turned(pixels: Pixels) -> NDArray[np.uint8]:
     """Return the eight ways to lay down a square picture, uint8 (8, S, S, 3), the first as it is."""
     return np.stack([np.rot90(side, quarter) for side in (pixels, pixels[:, ::-1]) for quarter in _QUARTERS])
+
+
+def zoomed(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return each of the eight `turned` pictures at two of four other scales, uint8 (16, S, S, 3); a smaller one is
+    filled up from its rim.
+    """
+    turns = turned(pixels)
+    scales = [_SCALES[(turn + offset) % len(_SCALES)] for offset in (0, 2) for turn in range(ALL)]
+    return np.stack([_scaled(view, scale) for view, scale in zip((*turns, *turns), scales, strict=True)])
+
+
+def _scaled(view: Pixels, scale: float) -> Pixels:
+    side = view.shape[0]
+    shift = (1 - scale) * (side - 1) / 2
+    about_the_centre = np.array([[scale, 0, shift], [0, scale, shift]])
+    return np.asarray(cv2.warpAffine(view, about_the_centre, (side, side), borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def turned_back(maps: Floats) -> Floats:

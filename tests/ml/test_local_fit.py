@@ -14,7 +14,7 @@ from ml.head_correction import LocalCells, corrected_head, directions_for, with_
 from ml.heat_map import Head, grad_cam
 from ml.images import decode
 from ml.local_cells import content_groups, read_pictures
-from ml.local_fit import Served, Way, adapt, gate_with, local_thresholds
+from ml.local_fit import Served, Way, adapt, best_way, gate_with, local_thresholds
 from ml.predictor import softmax
 from ml.source_features import SourceFeatures, choose, load, save
 from ml.views import as_served, turned
@@ -72,7 +72,9 @@ def served(head: Head, source: SourceFeatures, junk: np.ndarray) -> Served:
 
 def local_cells(features: np.ndarray, labels: np.ndarray, groups: list[str] | None = None) -> LocalCells:
     views = features[:, None]
-    return LocalCells(views, views, labels.astype(np.int64), groups or [str(index) for index in range(len(labels))])
+    return LocalCells(
+        views, views[:, :0], views, labels.astype(np.int64), groups or [str(index) for index in range(len(labels))]
+    )
 
 
 def test_the_correction_adds_exactly_what_it_should(head: Head) -> None:
@@ -130,7 +132,7 @@ def seen_from_all_sides(seed: int, count: int, noise: float) -> tuple[LocalCells
     features, labels = clouds(seed, count, moved=2.5)
     pooled = features[:, None] + np.random.default_rng(seed).normal(0, noise, (count, 8, DEPTH))
     views = np.maximum(pooled, 0).astype(np.float32)
-    return LocalCells(views, views, labels.astype(np.int64), list(map(str, range(count)))), labels
+    return LocalCells(views, views[:, :0], views, labels.astype(np.int64), list(map(str, range(count)))), labels
 
 
 def test_eight_views_are_taken_where_one_view_misleads(served: Served, junk: np.ndarray) -> None:
@@ -151,6 +153,21 @@ def test_one_view_is_kept_where_eight_do_no_better(served: Served, junk: np.ndar
     adaptation = adapt(served, cells, junk)
     assert adaptation.kept == CORRECTED
     assert adaptation.hits[Way(is_corrected=True, views=8)].mean() == adaptation.hits[CORRECTED].mean()
+
+
+def test_eight_views_are_taken_where_one_is_better_by_chance_alone() -> None:
+    """One cell more of 100 is chance where the two differ on eleven; six more where they differ on six are not."""
+    old, one, eight = Way(is_corrected=False, views=1), CORRECTED, Way(is_corrected=True, views=8)
+    right = np.ones(100)
+    often = right.copy()
+    often[:6] = 0
+    other = right.copy()
+    other[50:55] = 0
+    assert best_way({old: right * 0.5, one: other, eight: often}, (old, one, eight)) == eight
+    assert best_way({old: right * 0.5, one: right, eight: often}, (old, one, eight)) == one
+    assert best_way({old: right * 0.5, one: right, eight: right}, (old, one, eight)) == one
+    assert best_way({old: right, one: other, eight: often}, (old, one, eight)) == old
+    assert best_way({old: right * 0.5, one: other, eight: often}, (old, one)) == one
 
 
 @pytest.mark.parametrize("views", [1, 8])
@@ -297,9 +314,8 @@ def test_a_hundred_labels_take_half_of_the_errors_on_another_microscope(jtsc: Lo
             logits = own.logits(as_served(jtsc.pooled[rest], views))
             errors.append(float((logits.argmax(axis=1) != jtsc.labels[rest]).mean()))
     print(f"errors {np.mean(before):.4f} -> {np.mean(after):.4f}; the first five {np.mean(after[:5]):.4f}")
-    # Measured 0.503 of the error over 25 draws, 0.500 in the five that `adapt_trial` makes by default.
-    assert np.mean(after) <= 0.52 * np.mean(before)
-    assert np.mean(after[:5]) == pytest.approx(0.105, abs=0.006)
+    assert np.mean(after) <= 0.5 * np.mean(before)
+    assert np.mean(after[:5]) <= 0.5 * np.mean(before[:5])
 
 
 def test_an_adapted_gate_refuses_nearly_all_drawn_junk(on_jtsc: dict[str, Any]) -> None:
