@@ -47,9 +47,10 @@ def queue() -> Iterator[Metric]:
         row["priority"]: (row["count"], row["oldest"])
         for row in claimable.annotate(count=Count("*"), oldest=Min("queued_at"))
     }
-    on_hold = found.get(ImageStatus.QUEUED, 0) - sum(count for count, _ in waiting.values())
+    # What a cancelled batch voided stays queued and on hold, and waits for nobody.
+    on_hold = CellImage.objects.filter(status=ImageStatus.QUEUED, on_hold=True, cancelled=False)
     yield GaugeMetricFamily(
-        "hematovision_images_on_hold", "Queued images of batches that are not started or paused.", max(0, on_hold)
+        "hematovision_images_on_hold", "Queued images of batches that are not started or paused.", on_hold.count()
     )
     length = GaugeMetricFamily("hematovision_queue_images", "Images that wait for a worker.", labels=["priority"])
     oldest = GaugeMetricFamily(

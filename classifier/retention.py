@@ -30,8 +30,11 @@ LEAST_DAYS, MOST_DAYS = 30, 36_500
 # A rule that was set by mistake can be taken back before it has removed anything.
 GRACE = timedelta(hours=24)
 ERASED = "pseudonym_erased"
-# What a worker may still hold or take keeps its picture.
-SETTLED = (ImageStatus.CLASSIFIED, ImageStatus.REVIEWED, ImageStatus.FAILED)
+# What a worker may still hold or take keeps its picture. What is on hold in a case that is signed or void is taken by
+# nobody: it is void itself, as by cancelling its batch, or its batch can't be resumed.
+NO_WORKER_TAKES = Q(status__in=(ImageStatus.CLASSIFIED, ImageStatus.REVIEWED, ImageStatus.FAILED)) | Q(
+    status=ImageStatus.QUEUED, on_hold=True
+)
 
 
 def rule_of(laboratory_id: UUID) -> RetentionRule | None:
@@ -80,7 +83,7 @@ def due_pictures(
         .filter(Q(status__in=SIGNED, signed_at__lt=before) | Q(status=CaseStatus.VOID, void__at__lt=before))
         .filter(Q(hold=None) | Q(hold=False))
     )
-    images = CellImage.objects.filter(case__in=cases.values("pk"), status__in=SETTLED, removed_picture=None)
+    images = CellImage.objects.filter(NO_WORKER_TAKES, case__in=cases.values("pk"), removed_picture=None)
     # Both are narrowed: SQLite would look at every case for a condition on the images alone, and the other way round.
     return images.filter(case=case_id) if case_id else images
 

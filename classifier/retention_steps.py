@@ -71,7 +71,8 @@ def remove_pictures_of(case_id: UUID, rule: RetentionRule, now: datetime) -> int
     if newest is None or newest.pk != rule.pk:
         return 0
     due = due_pictures(rule.laboratory_id, rule.keep_days or 0, now, case.pk)
-    images = list(due.order_by("pk")[:AT_ONCE])
+    # Locked in the order of a batch that is cancelled: it lets nothing go that is removed at this moment.
+    images = list(due.order_by("pk").select_for_update(of=("self",), no_key=True)[:AT_ONCE])
     if not images:
         return 0
     RemovedPicture.objects.bulk_create(RemovedPicture(image=image, rule=rule) for image in images)

@@ -33,8 +33,11 @@ StillWaits = Callable[[User, UUID], bool]
 
 
 def image_waits(user: User, image_id: UUID) -> bool:
-    """Whether the image is queued or claimed; False for one that the user does not see. One small query."""
-    return CellImage.objects.visible_to(user).waiting().filter(pk=image_id).exists()
+    """Whether the image is queued or claimed and its batch not cancelled; False for one that the user does not see.
+
+    One small query.
+    """
+    return CellImage.objects.visible_to(user).waiting().filter(pk=image_id, cancelled=False).exists()
 
 
 def batch_waits(user: User, batch_id: UUID) -> bool:

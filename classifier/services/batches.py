@@ -28,6 +28,7 @@ from classifier.models import (
     ImageStatus,
     Prediction,
     Priority,
+    RemovedPicture,
     Void,
 )
 from classifier.querysets import CellImageQuerySet
@@ -322,7 +323,9 @@ def void_waiting(batch: Batch, by: User) -> int:
     lock_in_order(queued)
     other_batches = BatchMember.objects.filter(image=OuterRef("pk"), batch__cancelled_at=None)
     wanted = Exists(Prediction.objects.filter(image=OuterRef("pk"))) | Exists(other_batches)
-    if queued.filter(wanted).update(on_hold=False):
+    # Without its picture it could only fail.
+    still_kept = ~Exists(RemovedPicture.objects.filter(image=OuterRef("pk")))
+    if queued.filter(wanted, still_kept).update(on_hold=False):
         wake_workers()
     # What is wanted is on hold no longer.
     images = list(queued.only("laboratory"))
