@@ -1,8 +1,9 @@
 """The worklist: which cases, in which order, and what a row of it shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -159,11 +160,12 @@ def status_counts(user: User) -> StatusCounts:
 
 @dataclass(frozen=True)
 class WorklistRow:
-    """A case with what its images come to, counted as on its own page."""
+    """A case with what its images come to, counted as on its own page, and by what a search found it."""
 
     case: Case
     tally: Tally
     differential: Differential
+    found_by: str
 
     @property
     def segments(self) -> list[Segment]:
@@ -182,12 +184,17 @@ def with_what_a_row_shows(cases: CaseQuerySet) -> CaseQuerySet:
     return cases.select_related("assigned_to").annotate(has_report=Subquery(report))
 
 
-def rows_of(cases: Sequence[Case]) -> list[WorklistRow]:
+def rows_of(cases: Sequence[Case], found_by: Mapping[UUID, str] = MappingProxyType({})) -> list[WorklistRow]:
     """The rows of one page of cases of one laboratory; two queries."""
     if not cases:
         return []
     tallies, settings = tallies_of(cases), settings_of(cases[0].laboratory_id)
-    return [WorklistRow(case, tallies[case.pk], differential_of(case, tallies[case.pk], settings)) for case in cases]
+    return [
+        WorklistRow(
+            case, tallies[case.pk], differential_of(case, tallies[case.pk], settings), found_by.get(case.pk, "")
+        )
+        for case in cases
+    ]
 
 
 def people_who_review(laboratory_id: UUID | None) -> list[User]:

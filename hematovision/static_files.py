@@ -4,8 +4,8 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-from django.apps import apps
 from django.conf import settings
+from django.contrib.staticfiles.apps import StaticFilesConfig
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from whitenoise.storage import CompressedManifestStaticFilesStorage
@@ -22,24 +22,31 @@ def collect_static_files(stamp: Path) -> bool:
 
     Returns whether it had to be done: it takes as long as all other steps of a start together.
     """
-    if stamp.exists() and stamp.read_text() == state_of_static_files():
+    # Before anything is collected: a source that changes meanwhile is collected again by the next start.
+    wanted = state_of_sources()
+    if stamp.exists() and stamp.read_text() == f"{wanted}\n{state_of_collected()}":
         return False
     stamp.unlink(missing_ok=True)
     call_command("collectstatic", verbosity=0, interactive=False)
-    stamp.write_text(state_of_static_files())
+    stamp.write_text(f"{wanted}\n{state_of_collected()}")
     return True
 
 
-def state_of_static_files() -> str:
-    """A hash of what is collected from, of who collects, and of what lies collected: names and sizes."""
+def state_of_sources() -> str:
+    """A hash of what is collected from, and of who collects."""
     state = hashlib.sha256()
     for package in ("django", "whitenoise"):
         state.update(version(package).encode())
-    ignored = apps.get_app_config("staticfiles").ignore_patterns  # type: ignore[attr-defined]
     for finder in get_finders():
-        for path, storage in finder.list(ignored):
+        for path, storage in finder.list(StaticFilesConfig.ignore_patterns):
             with storage.open(path) as source:
                 state.update(f"{path}\0{hashlib.file_digest(source, 'sha256').hexdigest()}\n".encode())
+    return state.hexdigest()
+
+
+def state_of_collected() -> str:
+    """A hash of what lies collected: names and sizes."""
+    state = hashlib.sha256()
     root = Path(settings.STATIC_ROOT)
     for file in sorted(root.rglob("*")):
         if file.is_file():

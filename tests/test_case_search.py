@@ -42,7 +42,7 @@ def test_search_lists_what_begins_alike_then_the_pseudonym_and_says_which(
 
     response = search(sign_in(reader), "P-7")
 
-    rows = [(row.case.accession_number, row.case.found_by) for row in response.context["rows"]]
+    rows = [(row.case.accession_number, row.found_by) for row in response.context["rows"]]
     assert rows == [("P-7 second", "number_begins"), ("Z-2", "pseudonym")]
     page = response.content.decode()
     assert "found by number" in page

@@ -2,18 +2,18 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.staticfiles.finders import get_finder
+from django.core.management import call_command
 
+from hematovision import static_files
 from hematovision.static_files import collect_static_files
 
 
 @pytest.fixture
-def source(settings: Any, tmp_path: Path) -> Iterator[Path]:
+def source(settings: Any, tmp_path: Path) -> Path:
     """A folder with one script, collected into another one."""
     folder = tmp_path / "static"
     folder.mkdir()
@@ -23,9 +23,7 @@ def source(settings: Any, tmp_path: Path) -> Iterator[Path]:
     settings.STATIC_ROOT = tmp_path / "collected"
     storage = {"BACKEND": "hematovision.static_files.HashedStaticFiles"}
     settings.STORAGES = {**settings.STORAGES, "staticfiles": storage}
-    get_finder.cache_clear()  # type: ignore[attr-defined]
-    yield folder
-    get_finder.cache_clear()  # type: ignore[attr-defined]
+    return folder
 
 
 def test_static_files_are_collected_once_and_again_when_one_has_changed(source: Path, tmp_path: Path) -> None:
@@ -43,6 +41,19 @@ def test_static_files_are_collected_once_and_again_when_one_has_changed(source: 
     (source / "new.js").write_text("let more;")
     assert collect_static_files(stamp)
     assert list((tmp_path / "collected").glob("new.*.js"))
+
+
+def test_source_that_changes_while_it_is_collected_is_collected_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collect(*command: str, **options: Any) -> None:
+        call_command(*command, **options)
+        (source / "app.js").write_text("let later;")
+
+    monkeypatch.setattr(static_files, "call_command", collect)
+    stamp = tmp_path / "stamp"
+    assert collect_static_files(stamp)
+    assert collect_static_files(stamp)
 
 
 def test_what_was_lost_of_the_collected_files_comes_back(source: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The worklist, and the search in it."""
 
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -64,6 +65,7 @@ def case_search(request: SignedInRequest) -> HttpResponse:
     """
     form = SearchForm(request.POST)
     found: list[Case] = []
+    by: dict[UUID, str] = {}
     if form.is_valid():
         text, cases = form.cleaned_data["accession_number"], Case.objects.visible_to(request.user)
         case = cases.numbered(text).first()
@@ -72,13 +74,11 @@ def case_search(request: SignedInRequest) -> HttpResponse:
         by = cases_found(request.user, text, CASES_ON_PAGE + 1)
         rows = with_what_a_row_shows(cases).in_bulk(list(by))
         found = [rows[pk] for pk in by if pk in rows]
-        for row in found:
-            row.found_by = by[row.pk]  # type: ignore[attr-defined]
     context = {
         "searched": True,
         "more": len(found) > CASES_ON_PAGE,
         "limit": CASES_ON_PAGE,
-        "rows": rows_of(found[:CASES_ON_PAGE]),
+        "rows": rows_of(found[:CASES_ON_PAGE], by),
         **about(request) | {"search": form},
     }
     return render(request, "classifier/case_list.html", context, status=200 if form.is_valid() else 400)
