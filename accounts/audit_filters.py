@@ -20,6 +20,8 @@ from accounts.models import AuditEvent, User
 
 OUR_APPS = ("accounts", "classifier")
 MACHINE = "machine"
+# Beyond this a list meets enough of them on its way.
+FEW = 1000
 
 
 class FoldedFilter(admin.SimpleListFilter):
@@ -48,7 +50,12 @@ class TargetFilter(FoldedFilter):
         return sorted((str(model._meta.model_name), str(model._meta.verbose_name)) for model in models)
 
     def queryset(self, request: HttpRequest, events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
-        return events.filter(target_type=self.value()) if self.value() else events
+        if not self.value():
+            return events
+        of_that_type = AuditEvent.objects.filter(target_type=self.value()).order_by()
+        # Where a trail holds hardly any, or none, the index leads to them, and the trail isn't read to its end.
+        few = list(of_that_type.values_list("pk", flat=True)[: FEW + 1])
+        return events.filter(target_type=self.value(), **({"pk__in": few} if len(few) <= FEW else {}))
 
 
 class ActorFilter(FoldedFilter):

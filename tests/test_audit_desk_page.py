@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import audit
+from accounts import audit, audit_filters
 from accounts.models import AuditEvent, AuditEventToSeal, User
 from accounts.seals import seal_events
 from classifier.models import Case, CellImage
@@ -56,6 +56,16 @@ def test_trail_is_narrowed_by_action_target_and_actor(
     assert {str(viewed.pk), str(machine.pk)} <= set(desk(target_type="case"))
     assert desk(target_type="report") == []
     assert desk(actor="nobody") == []
+
+
+@pytest.mark.parametrize("few", [0, 1, 2, 3])
+def test_trail_of_a_type_is_the_same_whether_there_are_few_of_it_or_many(
+    desk: Callable[..., list[str]], reader: User, case: Case, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_filters, "FEW", few)
+    viewed = [str(audit.record(action="case_viewed", actor=reader, target=case, page="case").pk) for _ in range(2)]
+    assert desk(target_type="case", action="case_viewed") == viewed[::-1]
+    assert desk(target_type="report") == []
 
 
 def test_trail_is_narrowed_by_days(desk: Callable[..., list[str]], technologist: User) -> None:
