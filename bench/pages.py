@@ -1,13 +1,11 @@
-"""How long pages and lists take in this instance (`bench.inside bench.pages [--like FILE] [WORDS]`): JSON on stdout.
+"""How long pages and lists take in this instance: a process that is asked page by page (`bench.inside bench.pages`).
 
-People of every role ask, in this process, so that nothing but the page is measured. `WORDS` measure only the pages
-whose names hold them. `FILE` is what this said of a smaller instance: a list that showed few rows there shows as many
-here, for rows that are shown cost the same with every history. The pages themselves stand in `bench.asked`.
+People of every role ask, in this process, so that nothing but the page is measured. A line on stdin is a question, a
+line on stdout its answer, both JSON; the first line tells the names of the pages, which stand in `bench.asked`. So two
+instances can be asked in turns, and whatever else keeps the machine busy slows them both.
 """
 
-import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,10 +26,7 @@ from bench.asked import questions
 from classifier import desk_days, exports, kept_totals
 from classifier.paging import NewestFirst
 from classifier.views import batches, worklist
-from ml.progress import Progress
 
-ROUNDS = 5
-LONGEST_SECONDS = 3.0
 LONGEST_LINE = 500
 # What begins a row, by what a page with such rows holds.
 ROWS = {
@@ -115,28 +110,40 @@ def at_most(rows: int | None) -> Iterator[None]:
         yield
 
 
-def measured(ask: Callable[[], object], processor: Processor) -> dict[str, Any]:
-    first = first_ms(ask)
-    rows = rows_in(ask())
-    times: list[float] = []
-    used: list[float] = []
-    helpers = processor.children_seconds()
-    while len(times) < ROUNDS and sum(times) < 1000 * LONGEST_SECONDS:
-        before = processor.seconds()
-        times.append(elapsed_ms(ask))
-        used.append(1000 * (processor.seconds() - before))
-    helped = 1000 * (processor.children_seconds() - helpers) / len(times)
-    with CaptureQueriesContext(connection) as queries:
-        ask()
-    return {
-        **({} if first is None else {"first_ms": first}),
-        **({} if rows is None else {"rows": rows}),
-        "median_ms": statistics.median(times),
-        "least_ms": min(times),
-        "processor_ms": statistics.median(used) + helped,
-        "queries": len(queries),
-        "plan": plan(queries.captured_queries),
-    }
+class Pages:
+    """The pages of this instance, to be asked one after the other."""
+
+    def __init__(self) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        self.asks = questions()
+        self.processor = Processor()
+
+    def begin(self, page: str, rows: int | None) -> dict[str, Any]:
+        """Ask until everything is loaded: `rows` that the page shows, `first_ms` where totals were counted."""
+        ask = self.asks[page]
+        with at_most(rows):
+            first = first_ms(ask)
+            shown = rows_in(ask())
+        return {**({} if first is None else {"first_ms": first}), **({} if shown is None else {"rows": shown})}
+
+    def once(self, page: str, rows: int | None) -> dict[str, float]:
+        """Ask once more: `ms`, `processor_ms`, and `helpers_ms` of PostgreSQL's helpers, counted in steps of 10."""
+        processor = self.processor
+        with at_most(rows):
+            helpers, before = processor.children_seconds(), processor.seconds()
+            ms = elapsed_ms(self.asks[page])
+            used = processor.seconds() - before
+        return {
+            "ms": ms,
+            "processor_ms": 1000 * used,
+            "helpers_ms": 1000 * (processor.children_seconds() - helpers),
+        }
+
+    def explain(self, page: str, rows: int | None) -> dict[str, Any]:
+        """The number of its queries, and how the database runs the slowest."""
+        with at_most(rows), CaptureQueriesContext(connection) as queries:
+            self.asks[page]()
+        return {"queries": len(queries), "plan": plan(queries.captured_queries)}
 
 
 def plan(queries: list[dict[str, str]]) -> list[str]:
@@ -156,19 +163,14 @@ def plan(queries: list[dict[str, str]]) -> list[str]:
     return [line[:LONGEST_LINE] for line in (f"{slowest['time']} s", slowest["sql"], *rows)]
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.inside bench.pages", description=__doc__)
-    parser.add_argument("--like", type=Path, help="what this said of a smaller instance")
-    parser.add_argument("words", nargs="*")
-    given = parser.parse_args(arguments)
-    smaller = json.loads(given.like.read_text()) if given.like else {}
-    settings.ALLOWED_HOSTS = ["*"]
-    words = given.words
-    chosen = {name: ask for name, ask in questions().items() if not words or any(word in name for word in words)}
-    processor, progress = Processor(), Progress("pages", len(chosen))
-    found = {}
-    for name, ask in chosen.items():
-        with at_most(smaller.get(name, {}).get("rows")):
-            found[name] = measured(ask, processor)
-        progress.advance(note=f"{name}: {found[name]['median_ms']:.0f} ms")
-    json.dump(found, sys.stdout)
+def main(_arguments: list[str]) -> None:
+    pages = Pages()
+    answer: object = list(pages.asks)
+    while True:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        question = json.loads(line)
+        answer = getattr(pages, question["do"])(question["page"], question["rows"])
