@@ -66,7 +66,8 @@ def remove_pictures_of(case_id: UUID, rule: RetentionRule, now: datetime) -> int
     """Remove due pictures of one case, if the rule still counts and the case still is as it was."""
     # Whoever puts the case on hold, opens it again or sets another rule waits for this, or is seen by it.
     Laboratory.objects.select_for_update(no_key=True).get(pk=rule.laboratory_id)
-    case = Case.objects.select_for_update().get(pk=case_id)
+    # Not its key: who cancels a batch has locked images that this waits for, and asks for the case's key at its end.
+    case = Case.objects.select_for_update(no_key=True).get(pk=case_id)
     newest = rule_of(rule.laboratory_id)
     if newest is None or newest.pk != rule.pk:
         return 0

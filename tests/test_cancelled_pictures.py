@@ -1,10 +1,12 @@
 """Pictures that no worker will ever take, because their batch was cancelled or can't go on, leave under the rule."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 from prometheus_client.core import Metric
 
@@ -12,7 +14,7 @@ from accounts.models import AuditEvent, User
 from classifier import batch_steps, claims, metrics, pipeline, services
 from classifier.models import Batch, Case, CellImage, ImageStatus, ModelVersion, RemovedPicture, Void
 from classifier.retention import consequence_of
-from classifier.retention_steps import remove_due_pictures
+from classifier.retention_steps import remove_due_pictures, remove_pictures_of
 from classifier.waiting import image_waits
 from tests.conftest import PASSWORD
 from tests.handing_in import checked, classify_all
@@ -154,6 +156,61 @@ def test_batch_that_rests_in_a_void_case_lets_nothing_go_whose_picture_is_remove
     assert not CellImage.objects.claimable().exists()
     assert set(CellImage.objects.values_list("cancelled", flat=True)) == {True}
     assert RemovedPicture.objects.count() == 2
+
+
+def elsewhere(work: Callable[[], object]) -> object:
+    """Do it on a connection of its own, that of another thread."""
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def resting_twice(
+    transactional_db: None, technologist: User, reader: User, model_version: ModelVersion
+) -> tuple[Batch, Batch]:
+    """Two batches of a void case with the same two pictures, of which neither runs."""
+    files = cells(2)
+    paused = checked(technologist, files, accession_number="A-1")
+    services.pause_batch(actor=technologist, batch=paused)
+    unstarted = checked(technologist, files, accession_number="A-1", asks_before_start=True)
+    void_case_of(paused, reader)
+    return paused, unstarted
+
+
+def test_cancelling_waits_for_the_removal_and_lets_nothing_go_that_is_removed(
+    resting_twice: tuple[Batch, Batch], technologist: User, lab_admin: User
+) -> None:
+    paused, unstarted = resting_twice
+    rule = services.set_retention_rule(actor=lab_admin, keep_days=30, reason="Ours", seen=0)
+    with ThreadPoolExecutor(1) as beside:
+        with transaction.atomic():
+            assert remove_pictures_of(paused.case_id, rule, timezone.now() + timedelta(days=31)) == 2
+            cancelling = beside.submit(elsewhere, lambda: services.cancel_batch(actor=technologist, batch=unstarted))
+            assert wait([cancelling], 0.3).not_done
+        cancelling.result()
+
+    assert set(CellImage.objects.values_list("status", "on_hold")) == {(ImageStatus.QUEUED, True)}
+    assert not CellImage.objects.claimable().exists()
+
+
+def test_removal_waits_for_the_cancelling_and_keeps_what_it_let_go(
+    resting_twice: tuple[Batch, Batch], technologist: User, lab_admin: User
+) -> None:
+    paused, unstarted = resting_twice
+    rule = services.set_retention_rule(actor=lab_admin, keep_days=30, reason="Ours", seen=0)
+    later = timezone.now() + timedelta(days=31)
+    with ThreadPoolExecutor(1) as beside:
+        with transaction.atomic():
+            services.cancel_batch(actor=technologist, batch=unstarted)
+            assert CellImage.objects.filter(on_hold=False).count() == 2
+            removing = beside.submit(elsewhere, lambda: remove_pictures_of(paused.case_id, rule, later))
+            assert wait([removing], 0.3).not_done
+        assert removing.result() == 0
+
+    assert RemovedPicture.objects.count() == 0
+    assert CellImage.objects.claimable().count() == 2
 
 
 def test_cancelled_picture_is_waited_for_by_nobody(technologist: User, model_version: ModelVersion) -> None:
